@@ -1,0 +1,79 @@
+"""Which Keras the package builds on; the only module that asks.
+
+Keras 3 by default, Keras 2 (`tf_keras`) when `TF_USE_LEGACY_KERAS=1` was set
+before TensorFlow was imported. Layers are written with TensorFlow ops, which
+run inside the layers of either one.
+"""
+
+import os
+from typing import Any
+
+try:
+    import tensorflow as tf
+except ImportError as error:
+    raise ImportError(
+        "keras_comet needs TensorFlow, which cannot be imported here. "
+        "Install it with `pip install 'tensorflow>=2.21,<2.22'`."
+    ) from error
+
+# TensorFlow itself reads the variable with exactly this test.
+_LEGACY = os.environ.get("TF_USE_LEGACY_KERAS") in ("true", "True", "1")
+
+_OTHER_BACKEND = (
+    "keras_comet runs on the TensorFlow backend of Keras 3, but the backend "
+    "configured here is {backend!r}. Set KERAS_BACKEND=tensorflow before "
+    "Keras is imported (or edit ~/.keras/keras.json)."
+)
+
+if _LEGACY:
+    try:
+        import tf_keras as keras
+    except ImportError as error:
+        raise ImportError(
+            "TF_USE_LEGACY_KERAS=1 asks for Keras 2, but `tf_keras` cannot be "
+            "imported. Install it with `pip install tf_keras`, or unset "
+            "TF_USE_LEGACY_KERAS to use Keras 3."
+        ) from error
+else:
+    try:
+        import keras
+    except ImportError as error:
+        backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+        if backend == "tensorflow":
+            raise
+        raise ImportError(_OTHER_BACKEND.format(backend=backend)) from error
+
+KERAS_3 = int(keras.__version__.split(".")[0]) >= 3
+
+if KERAS_3 and keras.backend.backend() != "tensorflow":
+    raise ImportError(_OTHER_BACKEND.format(backend=keras.backend.backend()))
+
+if keras.layers.Layer is not tf.keras.layers.Layer:
+    raise ImportError(
+        "TF_USE_LEGACY_KERAS changed after TensorFlow had chosen its Keras: "
+        f"tf.keras is not {keras.__name__} {keras.__version__}. Set the "
+        "variable before TensorFlow is imported, in the whole process."
+    )
+
+serializable = keras.saving.register_keras_serializable(package="keras_comet")
+
+
+def aggregation(name: str) -> Any:
+    """Spells a variable aggregation as the Keras in use expects it.
+
+    Without an aggregation the copies of a non-trainable variable drift apart
+    under a distribution strategy, in silence.
+
+    Args:
+        name: str. `"mean"` or `"only_first_replica"`.
+
+    Returns:
+        The value for `add_weight(aggregation=...)`.
+    """
+    return name if KERAS_3 else getattr(tf.VariableAggregation, name.upper())
+
+
+def flatten_layers(layer: Any) -> list[Any]:
+    """Lists a layer or model and every layer inside it, at any depth."""
+    return list(layer._flatten_layers(include_self=True, recursive=True))
+

@@ -1,0 +1,301 @@
+"""What all gates share: the contract, the permutation, the regularizers."""
+
+import contextlib
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from keras_comet import regularizers
+from keras_comet._keras import aggregation
+from keras_comet._keras import keras
+from keras_comet.gates.expert_permutation import ExpertPermutation
+from keras_comet.gates.initializers import as_matrix
+
+RegularizerWeight = float | keras.optimizers.schedules.LearningRateSchedule
+
+_observers: list[Callable[["Gate", tf.Tensor], None]] = []
+
+
+class Gate(keras.layers.Layer):
+    """Base class of all gates: turns routing inputs into routing weights.
+
+    A new gate implements `route`, which says how each of its selectors
+    weighs the experts. The base class applies the permutation, adds up the
+    selectors, normalizes the rows and keeps the books of the regularizers.
+
+    Routing runs in float32 under every precision policy, as float16 and
+    bfloat16 cannot hold weights that sum to one within 1e-6.
+
+    Args:
+        num_experts: int. Number of experts to choose from, at least 1.
+        permutation: `ExpertPermutation`, or `None` for the identity.
+        load_balance_weight: float or a Keras learning rate schedule over
+            training calls. Weight of the penalty that pushes the gate to
+            use all experts (`regularizers.load_balance`). Defaults to `0.0`.
+
+    Call arguments:
+        routing_inputs: what the gate reads, `(..., features)` unless the gate
+            says otherwise.
+        training: bool. Regularizers are added only when true.
+
+    Output shape:
+        `(..., num_experts)`, float32: nonnegative, every row sums to one,
+        and what is not selected is exactly 0.0.
+    """
+
+    # True for a gate that routes by id instead of by features.
+    reads_ids = False
+
+    # Name of the task that the gate serves, set by a multi-gate mixture.
+    task: str | None = None
+
+    # Number of selectors, the length of the next to last axis of route().
+    num_selectors = 1
+
+    # Constructor arguments that weigh a regularizer; subclasses add theirs.
+    regularizer_weights: tuple[str, ...] = ("load_balance_weight",)
+
+    def __init__(
+        self,
+        num_experts: int,
+        permutation: ExpertPermutation | None = None,
+        load_balance_weight: RegularizerWeight = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        kwargs["dtype"] = _full_precision(kwargs.get("dtype"))
+        super().__init__(**kwargs)
+        if num_experts < 1:
+            raise ValueError(
+                "`num_experts` must be at least 1. "
+                f"Received: num_experts={num_experts}"
+            )
+        if permutation is not None and permutation.num_experts != num_experts:
+            raise ValueError(
+                "The gate and its permutation must have equally many experts. "
+                f"Received: num_experts={num_experts} and a permutation of "
+                f"{permutation.num_experts} experts"
+            )
+        self.num_experts = num_experts
+        self.permutation = permutation
+        self.load_balance_weight = check_regularizer_weight(
+            "load_balance_weight", load_balance_weight
+        )
+
+    def build(self, input_shape: Any) -> None:
+        if self.permutation is not None:
+            self.permutation.check_selectors(self.num_selectors)
+        if any(callable(getattr(self, n)) for n in self.regularizer_weights):
+            self.training_steps = self.add_weight(
+                name="training_steps",
+                shape=(),
+                dtype="int64",
+                initializer="zeros",
+                trainable=False,
+                aggregation=aggregation("only_first_replica"),
+            )
+        self.built = True
+
+    def add_matrix(
+        self, name: str, shape: tuple[int, ...], initializer: Any
+    ) -> Any:
+        """Adds a variable whose initializer sees all axes but one as one.
+
+        Args:
+            name: str. Name of the variable.
+            shape: tuple of int, the features or selectors first.
+            initializer: Keras initializer.
+
+        Returns:
+            The variable.
+        """
+        return self.add_weight(
+            name=name, shape=shape, initializer=as_matrix(initializer)
+        )
+
+    def route(
+        self, routing_inputs: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, dict[str, Callable[[], tf.Tensor]]]:
+        """Weighs the experts by each selector, before the permutation.
+
+        Args:
+            routing_inputs: what the gate reads.
+            training: bool. Whether regularizers are wanted and noise is on.
+
+        Returns:
+            The selectors' weights `(..., num_selectors, num_experts)`, and
+            the gate's own regularizers: functions that compute the penalty,
+            under the name of the attribute that holds its weight.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement `route`."
+        )
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        routing_weights = super().__call__(*args, **kwargs)
+        for observe in _observers:
+            observe(self, routing_weights)
+        return routing_weights
+
+    def call(
+        self, routing_inputs: tf.Tensor, training: bool | None = None
+    ) -> tf.Tensor:
+        training = training is not None and bool(training)
+        selector_weights, penalties = self.route(routing_inputs, training)
+        if self.permutation is None:
+            routing_weights = tf.reduce_sum(selector_weights, axis=-2)
+        else:
+            routing_weights = self.permutation(selector_weights)
+        routing_weights /= tf.reduce_sum(
+            routing_weights, axis=-1, keepdims=True
+        )
+        if training:
+            self._add_penalties(
+                {
+                    **penalties,
+                    "load_balance_weight": lambda: regularizers.load_balance(
+                        routing_weights
+                    ),
+                }
+            )
+        return routing_weights
+
+    def _add_penalties(
+        self, penalties: dict[str, Callable[[], tf.Tensor]]
+    ) -> None:
+        for name, penalty in penalties.items():
+            weight = getattr(self, name)
+            if callable(weight):
+                weight = weight(tf.convert_to_tensor(self.training_steps))
+            elif weight == 0.0:
+                continue
+            # Keras adds losses up in float32; others raise in fit().
+            self.add_loss(
+                tf.cast(weight, tf.float32) * tf.cast(penalty(), tf.float32)
+            )
+        if hasattr(self, "training_steps"):
+            self.training_steps.assign_add(1)
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        return (*tuple(input_shape)[:-1], self.num_experts)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_experts": self.num_experts,
+            "permutation": keras.saving.serialize_keras_object(
+                self.permutation
+            ),
+            **{
+                name: _serialize_weight(getattr(self, name))
+                for name in self.regularizer_weights
+            },
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "Gate":
+        config = dict(config)
+        for name in ("permutation", *cls.regularizer_weights):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name], custom_objects=custom_objects
+                )
+        return cls(**config)
+
+
+@contextlib.contextmanager
+def observe_gates(
+    observe: Callable[[Gate, tf.Tensor], None],
+) -> Iterator[None]:
+    """Calls `observe(gate, routing_weights)` after every call of a gate.
+
+    For looking at the routing of a model of any shape: enter, then call the
+    model eagerly. Gates themselves know nothing of it.
+
+    Args:
+        observe: function of the gate and the weights that it returned.
+    """
+    _observers.append(observe)
+    try:
+        yield
+    finally:
+        _observers.remove(observe)
+
+
+def check_k(k: int, num_experts: int) -> int:
+    """Returns `k` if it is a legal number of selected experts.
+
+    Raises:
+        ValueError: If `k` is below 1 or above `num_experts`.
+    """
+    if not 1 <= k <= num_experts:
+        raise ValueError(
+            "`k` must be at least 1 and at most the number of experts. "
+            f"Received: k={k}, num_experts={num_experts}"
+        )
+    return k
+
+
+def check_gamma(gamma: float) -> float:
+    """Returns `gamma` if it is a legal width of a smooth-step.
+
+    Raises:
+        ValueError: If `gamma` is not above 0.
+    """
+    if not gamma > 0.0:
+        raise ValueError(
+            "`gamma`, the width of the smooth-step, must be above 0. "
+            f"Received: gamma={gamma}"
+        )
+    return gamma
+
+
+def check_regularizer_weight(
+    name: str, weight: RegularizerWeight
+) -> RegularizerWeight:
+    """Returns `weight` if it is a schedule or a nonnegative number.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(weight, keras.optimizers.schedules.LearningRateSchedule):
+        return weight
+    if not isinstance(weight, (int, float)) or not weight >= 0.0:
+        raise ValueError(
+            f"`{name}` must be a number of at least 0 or a Keras learning "
+            f"rate schedule. Received: {name}={weight!r}"
+        )
+    return float(weight)
+
+
+def check_features(gate: Gate, input_shape: Any) -> int:
+    """Returns the number of features in the routing inputs of a gate.
+
+    Raises:
+        ValueError: If there is no batch axis, or the number is not known.
+    """
+    shape = tuple(input_shape)
+    if len(shape) < 2 or shape[-1] is None:
+        raise ValueError(
+            f"{type(gate).__name__} reads routing inputs (batch, features) or "
+            "(batch, time, features) with a known number of features. "
+            f"Received: shape {shape}. Reshape them, or add the batch axis."
+        )
+    return int(shape[-1])
+
+
+def _serialize_weight(weight: RegularizerWeight) -> Any:
+    if isinstance(weight, float):
+        return weight
+    return keras.saving.serialize_keras_object(weight)
+
+
+def _full_precision(dtype: Any) -> Any:
+    """The policy to route in: `dtype`, but never a half-precision one."""
+    if isinstance(dtype, dict):
+        dtype = dtype["config"]["name"]
+    name = getattr(dtype, "name", dtype)
+    return "float32" if name is None or "16" in name else name

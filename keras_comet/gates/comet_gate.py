@@ -1,0 +1,173 @@
+"""The COMET gate: k trees, each settling on one expert."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from keras_comet import regularizers
+from keras_comet._keras import keras
+from keras_comet._keras import serializable
+from keras_comet.gates.base import Gate
+from keras_comet.gates.base import RegularizerWeight
+from keras_comet.gates.base import check_features
+from keras_comet.gates.base import check_gamma
+from keras_comet.gates.base import check_k
+from keras_comet.gates.base import check_regularizer_weight
+from keras_comet.gates.expert_permutation import ExpertPermutation
+from keras_comet.gates.initializers import small_logits
+from keras_comet.ops import leaf_probabilities
+from keras_comet.ops import leaf_softmax
+from keras_comet.ops import smooth_step
+from keras_comet.ops.linear import linear
+
+
+@serializable
+class COMETGate(Gate):
+    """Selects experts with k binary trees; sparse once the trees settle.
+
+    Each tree routes an example from its root to its leaves, which are the
+    experts, through splits `s = S(x . w + b)` with the smooth-step S. A split
+    that saturates sends everything one way; when all do, each tree picks one
+    leaf, so at most k experts get weight. Until then more experts do, and the
+    gate is trained by gradient descent throughout, which Top-k is not. The
+    leaves that are reached are weighed by one softmax over all trees:
+    `g_e = sum_j v_je exp(a_je) / sum_{j,l} v_jl exp(a_jl)`.
+
+    Works for any number of experts, power of two or not. Prefer it to
+    `TopKGate` when quality matters and experts may differ; prefer `TopKGate`
+    when the cap must hold from the first step.
+
+    Reference:
+    - [Ibrahim et al., 2023](https://arxiv.org/abs/2306.02824), Eq. (2) to
+      (4). Departure: no constant inside a logarithm, as there is none.
+
+    Args:
+        num_experts: int. Number of experts (leaves), at least 1.
+        k: int. Number of trees, the cap on selected experts per example once
+            all splits saturate. Defaults to `2`.
+        gamma: float. Width of the smooth-step: the smaller, the sooner splits
+            saturate. Defaults to `1.0`.
+        entropy_weight: float or Keras learning rate schedule over training
+            calls. Weight of the entropy of the trees, which pushes them to
+            settle. Defaults to `0.0`.
+        permutation: `ExpertPermutation`, or `None`: leaf i is expert i.
+            Defaults to `None`.
+        hard_routing: bool. Rounds every split to its nearer side, so that at
+            most k experts are selected always. Splits get no gradient then.
+            Change the attribute before the model is traced. Defaults to
+            `False`.
+        kernel_initializer: initializer of the split and leaf kernels, which
+            it sees as matrices. Defaults to `None`: a spread of 0.2 gamma
+            (splits) and 0.2 (leaves) for features of unit variance.
+        bias_initializer: initializer of both biases. Defaults to `"zeros"`.
+        **kwargs: `load_balance_weight` of `Gate`, and what a Keras layer
+            takes.
+
+    Attributes:
+        split_kernel: variable `(features, k, num_experts - 1)`, heap order.
+        split_bias: variable `(k, num_experts - 1)`.
+        leaf_kernel: variable `(features, k, num_experts)`, left to right.
+        leaf_bias: variable `(k, num_experts)`.
+
+    Call arguments:
+        routing_inputs: float tensor `(..., features)`.
+        training: bool. Regularizers are added when true.
+
+    Input shape:
+        `(batch, features)` or `(batch, time, features)`.
+
+    Output shape:
+        `(..., num_experts)`: nonnegative, every row sums to one.
+
+    Raises:
+        ValueError: If `k` is not within 1 and `num_experts`, `gamma` is not
+            above 0, or a weight is negative.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_comet
+
+    gate = keras_comet.COMETGate(num_experts=6, k=2)
+    gate(np.ones((3, 8), "float32")).shape  # (3, 6)
+    ```
+    """
+
+    regularizer_weights = ("entropy_weight", *Gate.regularizer_weights)
+
+    def __init__(
+        self,
+        num_experts: int,
+        k: int = 2,
+        gamma: float = 1.0,
+        entropy_weight: RegularizerWeight = 0.0,
+        permutation: ExpertPermutation | None = None,
+        hard_routing: bool = False,
+        kernel_initializer: Any = None,
+        bias_initializer: Any = "zeros",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_experts, permutation=permutation, **kwargs)
+        self.k = check_k(k, num_experts)
+        self.gamma = check_gamma(gamma)
+        self.entropy_weight = check_regularizer_weight(
+            "entropy_weight", entropy_weight
+        )
+        self.hard_routing = hard_routing
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.num_selectors = k
+
+    def build(self, input_shape: Any) -> None:
+        depth = check_features(self, input_shape)
+        num_splits = self.num_experts - 1
+        self.split_kernel = self.add_matrix(
+            "split_kernel",
+            (depth, self.k, num_splits),
+            self.kernel_initializer or small_logits(self.gamma),
+        )
+        self.split_bias = self.add_matrix(
+            "split_bias", (self.k, num_splits), self.bias_initializer
+        )
+        self.leaf_kernel = self.add_matrix(
+            "leaf_kernel",
+            (depth, self.k, self.num_experts),
+            self.kernel_initializer or small_logits(),
+        )
+        self.leaf_bias = self.add_matrix(
+            "leaf_bias", (self.k, self.num_experts), self.bias_initializer
+        )
+        super().build(input_shape)
+
+    def route(
+        self, routing_inputs: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, dict[str, Callable[[], tf.Tensor]]]:
+        # (..., k, n - 1) and (..., k, n)
+        split_logits = linear(
+            routing_inputs, self.split_kernel, self.split_bias
+        )
+        leaf_logits = linear(routing_inputs, self.leaf_kernel, self.leaf_bias)
+        if self.hard_routing:
+            splits = tf.cast(split_logits >= 0.0, split_logits.dtype)
+        else:
+            splits = smooth_step(split_logits, self.gamma)
+        reached = leaf_probabilities(splits)
+        return leaf_softmax(leaf_logits, reached), {
+            "entropy_weight": lambda: regularizers.entropy(reached)
+        }
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "k": self.k,
+            "gamma": self.gamma,
+            "hard_routing": self.hard_routing,
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+            "bias_initializer": keras.initializers.serialize(
+                self.bias_initializer
+            ),
+        }

@@ -1,0 +1,13 @@
+"""Layers that compute: mixtures of experts and stacked experts."""
+
+from keras_comet.layers.mixture_of_experts import MixtureOfExperts
+from keras_comet.layers.multi_gate_mixture_of_experts import (
+    MultiGateMixtureOfExperts,
+)
+from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
+
+__all__ = [
+    "MixtureOfExperts",
+    "MultiGateMixtureOfExperts",
+    "StackedDenseExperts",
+]

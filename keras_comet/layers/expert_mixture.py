@@ -1,0 +1,344 @@
+"""What both mixtures share: running experts on the rows routed to them."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_comet._keras import keras
+from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
+from keras_comet.ops import combine
+from keras_comet.ops import dispatch
+from keras_comet.ops import find_routed_pairs
+from keras_comet.ops.xla import compiles_with_xla
+
+_DISPATCHES = ("auto", "dense", "sparse")
+
+# Above this share of nonzero weights "auto" computes all experts.
+_DENSE_ABOVE = 0.5
+
+
+class ExpertMixture(keras.layers.Layer):
+    """Base class of the mixtures: owns the experts, dispatches, combines.
+
+    Args:
+        experts: list of Keras layers or models with equal output shapes, or
+            one `StackedDenseExperts`.
+        dispatch: `"dense"`, `"sparse"` or `"auto"`.
+    """
+
+    def __init__(
+        self,
+        experts: Sequence[keras.layers.Layer] | StackedDenseExperts,
+        dispatch: str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if dispatch not in _DISPATCHES:
+            raise ValueError(
+                f"`dispatch` must be one of {_DISPATCHES}. "
+                f"Received: dispatch={dispatch!r}"
+            )
+        if not isinstance(experts, StackedDenseExperts):
+            experts = list(experts)
+            if not experts:
+                raise ValueError(
+                    "`experts` must hold at least one layer. Received: []"
+                )
+            if len({id(expert) for expert in experts}) < len(experts):
+                raise ValueError(
+                    "`experts` must be different layers, but one layer is in "
+                    "the list more than once. Make a new layer for each."
+                )
+        self.experts = experts
+        self.dispatch = dispatch
+
+    @property
+    def num_experts(self) -> int:
+        """Number of experts."""
+        if isinstance(self.experts, StackedDenseExperts):
+            return self.experts.num_experts
+        return len(self.experts)
+
+    def check_gate(self, gate: Any, label: str) -> None:
+        """Raises a ValueError unless the gate chooses among these experts."""
+        if gate.num_experts != self.num_experts:
+            raise ValueError(
+                f"The gate must choose among the {self.num_experts} experts "
+                f"given. Received: {label} with num_experts="
+                f"{gate.num_experts}"
+            )
+
+    def build_experts(self, row_shape: Sequence[int | None]) -> None:
+        """Builds the experts for rows of one shape, and compares outputs.
+
+        Args:
+            row_shape: shape of one row of the features.
+
+        Raises:
+            ValueError: If the experts' output shapes differ.
+        """
+        input_shape = (None, *row_shape)
+        if isinstance(self.experts, StackedDenseExperts):
+            if not self.experts.built:
+                self.experts.build(input_shape)
+            self._output_shape = (self.experts.widths[-1],)
+            return
+        shapes = []
+        for expert in self.experts:
+            if not expert.built:
+                expert.build(input_shape)
+            shapes.append(tuple(expert.compute_output_shape(input_shape))[1:])
+        if len(set(shapes)) > 1:
+            listing = ", ".join(
+                f"{index} ({expert.name}): {shape}"
+                for index, (expert, shape) in enumerate(
+                    zip(self.experts, shapes, strict=True)
+                )
+            )
+            raise ValueError(
+                "All experts must have the same output shape, as their "
+                f"outputs are added up. Received, without the batch: {listing}"
+            )
+        self._output_shape = shapes[0]
+
+    def mixture_shape(
+        self, features_shape: Sequence[Any], weights_shape: Sequence[Any]
+    ) -> tuple[Any, ...]:
+        """Returns the shape of a mixture, experts built or not."""
+        num_leading = len(weights_shape) - 1
+        leading = features_shape[:num_leading]
+        row_shape = features_shape[num_leading:]
+        if isinstance(self.experts, StackedDenseExperts):
+            return (*leading, self.experts.widths[-1])
+        output = self.experts[0].compute_output_shape((None, *row_shape))
+        return (*leading, *tuple(output)[1:])
+
+    def routing_weights_shape(self, input_shape: Any) -> Any:
+        """Returns the shape of the routing weights, or a dict of shapes."""
+        raise NotImplementedError
+
+    def compute_output_spec(
+        self,
+        inputs: Any,
+        training: bool | None = None,
+        return_routing_weights: bool = False,
+    ) -> Any:
+        # Only Keras 3 asks; by itself it would expect the mixture alone.
+        def spec(shape: Any, dtype: str) -> Any:
+            if isinstance(shape, dict):
+                return {key: spec(each, dtype) for key, each in shape.items()}
+            return keras.KerasTensor(shape, dtype=dtype)
+
+        shapes = tf.nest.map_structure(lambda x: tuple(x.shape), inputs)
+        mixture = spec(self.compute_output_shape(shapes), self.compute_dtype)
+        if not return_routing_weights:
+            return mixture
+        return mixture, spec(self.routing_weights_shape(shapes), "float32")
+
+    def mix(
+        self, features: tf.Tensor, routing_weights: list[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """Mixes the experts' outputs by each of several routing weights.
+
+        Args:
+            features: tensor `(*leading, ...)`.
+            routing_weights: list of tensors `(*leading, num_experts)`.
+
+        Returns:
+            A list of tensors `(*leading, *expert_output_shape)`.
+        """
+        leading_rank = routing_weights[0].shape.rank - 1
+        leading = tf.shape(features)[:leading_rank]
+        static_leading = features.shape[:leading_rank]
+        row_shape = features.shape[leading_rank:]
+        rows = tf.reshape(features, [-1, *row_shape])
+        weights = [
+            tf.reshape(each, [-1, self.num_experts]) for each in routing_weights
+        ]
+        mixtures = self._mix_rows(rows, weights)
+        return [
+            tf.ensure_shape(
+                tf.reshape(
+                    mixture, tf.concat([leading, self._output_shape], axis=0)
+                ),
+                [*static_leading, *self._output_shape],
+            )
+            for mixture in mixtures
+        ]
+
+    def _mix_rows(
+        self, rows: tf.Tensor, weights: list[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        # XLA cannot compile a number of rows that depends on the data.
+        if self.dispatch == "dense" or compiles_with_xla():
+            return self._mix_dense(rows, weights, self._call_expert)
+        # Not `> 0`: a NaN must reach the output of its row, not vanish.
+        chosen = tf.reduce_any(
+            tf.stack([tf.not_equal(each, 0.0) for each in weights]), axis=0
+        )
+        if self.dispatch == "sparse":
+            return self._mix_sparse(rows, weights, chosen)
+        density = tf.reduce_mean(tf.cast(chosen, tf.float32))
+        return tf.cond(
+            density > _DENSE_ABOVE,
+            lambda: self._mix_dense(rows, weights, self._call_expert_in_branch),
+            lambda: self._mix_sparse(rows, weights, chosen),
+        )
+
+    def _mix_dense(
+        self,
+        rows: tf.Tensor,
+        weights: list[tf.Tensor],
+        call_expert: Callable[[int, tf.Tensor], tf.Tensor],
+    ) -> list[tf.Tensor]:
+        outputs = [call_expert(e, rows) for e in range(self.num_experts)]
+        # (rows,) -> (rows, 1, ...), to multiply along the trailing axes
+        shape = [-1] + [1] * len(self._output_shape)
+        return [
+            tf.add_n(
+                [
+                    tf.reshape(tf.cast(each[:, e], output.dtype), shape)
+                    * output
+                    for e, output in enumerate(outputs)
+                ]
+            )
+            for each in weights
+        ]
+
+    def _mix_sparse(
+        self, rows: tf.Tensor, weights: list[tf.Tensor], chosen: tf.Tensor
+    ) -> list[tf.Tensor]:
+        pairs = find_routed_pairs(chosen)
+        outputs = []
+        for expert, routed in enumerate(dispatch(rows, pairs)):
+            outputs.append(self._call_unless_idle(expert, routed))
+        stacked = tf.concat(outputs, axis=0)
+        return [combine(stacked, pairs, each) for each in weights]
+
+    def _call_unless_idle(self, expert: int, routed: tf.Tensor) -> tf.Tensor:
+        """Calls an expert only if it got a row.
+
+        Several Keras layers abort the process, or return NaN, for the
+        gradient of an empty batch.
+        """
+        routed = tf.ensure_shape(routed, [None, *routed.shape[1:]])
+        return tf.cond(
+            tf.shape(routed)[0] > 0,
+            lambda: self._call_expert_in_branch(expert, routed),
+            lambda: tf.zeros([0, *self._output_shape], self.compute_dtype),
+        )
+
+    def _call_expert(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
+        if isinstance(self.experts, StackedDenseExperts):
+            output = self.experts.call_expert(expert, rows)
+        else:
+            output = self.experts[expert](rows)
+        return tf.cast(output, self.compute_dtype)
+
+    def _call_expert_in_branch(
+        self, expert: int, rows: tf.Tensor
+    ) -> tf.Tensor:
+        """Calls an expert where losses that it adds could not get out."""
+        if isinstance(self.experts, StackedDenseExperts):
+            return self._call_expert(expert, rows)
+        layer = self.experts[expert]
+        num_losses = len(layer.losses)
+        output = self._call_expert(expert, rows)
+        if len(layer.losses) > num_losses:
+            raise ValueError(
+                f"Expert {expert} ({layer.name}) adds a loss when it is "
+                "called (an activity regularizer, for example), which depends "
+                "on the rows that it sees. Received: "
+                f"dispatch={self.dispatch!r}. Use dispatch='dense', where it "
+                "sees all rows."
+            )
+        return output
+
+    def get_config(self) -> dict[str, Any]:
+        experts = self.experts
+        return {
+            **super().get_config(),
+            "experts": (
+                keras.saving.serialize_keras_object(experts)
+                if isinstance(experts, StackedDenseExperts)
+                else [
+                    keras.saving.serialize_keras_object(expert)
+                    for expert in experts
+                ]
+            ),
+            "dispatch": self.dispatch,
+        }
+
+    @staticmethod
+    def experts_from_config(experts: Any, custom_objects: Any = None) -> Any:
+        """Rebuilds what `get_config` wrote under `"experts"`."""
+
+        def deserialize(config: Any) -> Any:
+            return keras.saving.deserialize_keras_object(
+                config, custom_objects=custom_objects
+            )
+
+        if isinstance(experts, list):
+            return [deserialize(config) for config in experts]
+        return deserialize(experts)
+
+
+def split_shapes(input_shape: Any) -> tuple[Any, Any]:
+    """Splits the shapes of `features` or `(features, routing_inputs)`.
+
+    Returns:
+        The shape of the features, and the shape of the routing inputs (or a
+        dict of shapes), which is `None` if features came alone.
+    """
+    first = tuple(input_shape)[0]
+    if first is None or isinstance(first, int):
+        return tuple(input_shape), None
+    features_shape, routing_shape = input_shape
+    return tuple(features_shape), routing_shape
+
+
+def split_inputs(inputs: Any) -> tuple[tf.Tensor, Any]:
+    """Splits `features` or `(features, routing_inputs)`."""
+    if isinstance(inputs, (list, tuple)):
+        features, routing_inputs = inputs
+        return features, routing_inputs
+    return inputs, None
+
+
+def check_leading_axes(
+    features_shape: tuple[int | None, ...],
+    weights_shape: tuple[int | None, ...],
+    given: bool,
+) -> tuple[int | None, ...]:
+    """Returns the shape of what an expert sees of one routed row.
+
+    Args:
+        features_shape: shape of the features.
+        weights_shape: shape of the gate's routing weights.
+        given: bool. Whether routing inputs were given.
+
+    Raises:
+        ValueError: If the features do not start with the gate's leading
+            axes, or features of rank 4 came without routing inputs.
+    """
+    if not given and len(features_shape) > 3:
+        raise ValueError(
+            "Features of rank 4 and more need routing inputs of their own, "
+            "as a gate reads one vector per example. Received: features "
+            f"{features_shape}. Call the layer with (features, "
+            "routing_inputs), routing_inputs of shape (batch, features)."
+        )
+    leading = weights_shape[:-1]
+    matches = len(features_shape) > len(leading) and all(
+        size is None or other is None or size == other
+        for size, other in zip(leading, features_shape, strict=False)
+    )
+    if not matches:
+        raise ValueError(
+            "The features must start with the axes that are routed, (batch,) "
+            f"or (batch, time). Received: features {features_shape} and "
+            f"routing weights {weights_shape}"
+        )
+    return features_shape[len(leading) :]

@@ -1,0 +1,214 @@
+"""Equal dense experts whose kernels are stacked."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_comet._keras import keras
+from keras_comet._keras import serializable
+
+
+@serializable
+class StackedDenseExperts(keras.layers.Layer):
+    """n equal multi-layer perceptrons, each layer one stack of kernels.
+
+    Expert e computes `h <- activation(h W[e] + b[e])` for each layer. It
+    does what n small `Sequential` models do, with two variables a layer
+    instead of 2n, so that it is traced, saved and updated faster. Give it to
+    a mixture in place of a list of experts.
+
+    Args:
+        num_experts: int. Number of experts, at least 1.
+        units: int or list of int. Width of each layer.
+        activation: activation of every layer, or a list with one for each.
+            Defaults to `None`.
+        dropout: float. Rate of the dropout after every layer, within 0 and
+            1. Defaults to `0.0`.
+        kernel_initializer: initializer of one expert's kernel. Defaults to
+            `"glorot_uniform"`.
+        bias_initializer: initializer of one expert's bias. Defaults to
+            `"zeros"`.
+        kernel_regularizer: regularizer of the stacked kernels. Defaults to
+            `None`.
+
+    Attributes:
+        kernels: list of variables `(num_experts, inputs, units)`.
+        biases: list of variables `(num_experts, units)`.
+
+    Call arguments:
+        features: float tensor `(batch, features)`.
+        training: bool. Dropout is on when true.
+
+    Output shape:
+        `(batch, num_experts, units)`: the outputs of all experts.
+
+    Raises:
+        ValueError: If `num_experts` or a width is below 1, or there are not
+            as many activations as layers.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_comet
+
+    moe = keras_comet.MixtureOfExperts(
+        keras_comet.StackedDenseExperts(8, [32, 4], activation="relu"),
+        keras_comet.TopKGate(8, k=2),
+    )
+    moe(np.ones((3, 16), "float32")).shape  # (3, 4)
+    ```
+    """
+
+    def __init__(
+        self,
+        num_experts: int,
+        units: int | Sequence[int],
+        activation: Any = None,
+        dropout: float = 0.0,
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        widths = [units] if isinstance(units, int) else list(units)
+        if num_experts < 1 or not widths or min(widths) < 1:
+            raise ValueError(
+                "`num_experts` and every width in `units` must be at least "
+                f"1. Received: num_experts={num_experts}, units={units}"
+            )
+        several = isinstance(activation, (list, tuple))
+        activations = list(activation) if several else [activation]
+        if several and len(activations) != len(widths):
+            raise ValueError(
+                "`activation` must be one activation or one for each layer. "
+                f"Received: {len(activations)} for units={units}"
+            )
+        self.num_experts = num_experts
+        self.units = units if isinstance(units, int) else widths
+        self.activation = (
+            [keras.activations.get(each) for each in activations]
+            if several
+            else keras.activations.get(activation)
+        )
+        self.dropout = dropout
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self._dropout_layer = keras.layers.Dropout(dropout)
+
+    @property
+    def widths(self) -> list[int]:
+        """Width of each layer."""
+        return [self.units] if isinstance(self.units, int) else self.units
+
+    def build(self, input_shape: Any) -> None:
+        depth = int(tuple(input_shape)[-1])
+        self.kernels = []
+        self.biases = []
+        for index, width in enumerate(self.widths):
+            self.kernels.append(
+                self.add_weight(
+                    name=f"kernel_{index}",
+                    shape=(self.num_experts, depth, width),
+                    initializer=_each_expert(self.kernel_initializer),
+                    regularizer=self.kernel_regularizer,
+                )
+            )
+            self.biases.append(
+                self.add_weight(
+                    name=f"bias_{index}",
+                    shape=(self.num_experts, width),
+                    initializer=_each_expert(self.bias_initializer),
+                )
+            )
+            depth = width
+        self._dropout_layer.build((None, depth))
+        self.built = True
+
+    def call(self, features: tf.Tensor) -> tf.Tensor:
+        return tf.stack(
+            [self.call_expert(e, features) for e in range(self.num_experts)],
+            axis=-2,
+        )
+
+    def call_expert(self, expert: int, features: tf.Tensor) -> tf.Tensor:
+        """Computes one expert's outputs.
+
+        Args:
+            expert: int. Which one.
+            features: float tensor `(rows, features)`.
+
+        Returns:
+            A tensor `(rows, units)`.
+        """
+        activations = (
+            self.activation
+            if isinstance(self.activation, (list, tuple))
+            else [self.activation] * len(self.widths)
+        )
+        hidden = features
+        for kernel, bias, activation in zip(
+            self.kernels, self.biases, activations, strict=True
+        ):
+            # Slices of the stack are views; a gather would copy kernels.
+            hidden = activation(
+                tf.matmul(hidden, tf.convert_to_tensor(kernel)[expert])
+                + tf.convert_to_tensor(bias)[expert]
+            )
+            if self.dropout:
+                hidden = self._dropout_layer(hidden)
+        return hidden
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        leading = tuple(input_shape)[:-1]
+        return (*leading, self.num_experts, self.widths[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        serialize = keras.activations.serialize
+        return {
+            **super().get_config(),
+            "num_experts": self.num_experts,
+            "units": self.units,
+            "activation": (
+                [serialize(each) for each in self.activation]
+                if isinstance(self.activation, (list, tuple))
+                else serialize(self.activation)
+            ),
+            "dropout": self.dropout,
+            "kernel_initializer": keras.initializers.serialize(
+                self.kernel_initializer
+            ),
+            "bias_initializer": keras.initializers.serialize(
+                self.bias_initializer
+            ),
+            "kernel_regularizer": keras.regularizers.serialize(
+                self.kernel_regularizer
+            ),
+        }
+
+
+def _each_expert(initializer: Any) -> Any:
+    """Initializes each expert by itself, as a layer of its own would be."""
+
+    def initialize(shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
+        num_experts, *rest = tuple(shape)
+        draws = [
+            _reseeded(initializer, index)(tuple(rest), dtype=dtype)
+            for index in range(num_experts)
+        ]
+        return tf.stack([tf.convert_to_tensor(draw) for draw in draws])
+
+    return initialize
+
+
+def _reseeded(initializer: Any, index: int) -> Any:
+    """A copy that draws other numbers for every expert, from one seed."""
+    config = keras.initializers.serialize(initializer)
+    if isinstance(config, dict) and "seed" in config.get("config", {}):
+        seed = config["config"]["seed"]
+        if isinstance(seed, int):
+            config["config"]["seed"] = seed + index
+    return keras.initializers.get(config)

@@ -1,0 +1,25 @@
+"""Pure tensor functions: no state, no Keras."""
+
+from keras_comet.ops.assignment import linear_assignment
+from keras_comet.ops.dispatch import RoutedPairs
+from keras_comet.ops.dispatch import combine
+from keras_comet.ops.dispatch import dispatch
+from keras_comet.ops.dispatch import find_routed_pairs
+from keras_comet.ops.leaf_softmax import leaf_softmax
+from keras_comet.ops.sinkhorn import sinkhorn
+from keras_comet.ops.smooth_step import smooth_step
+from keras_comet.ops.stable_hash import stable_hash
+from keras_comet.ops.tree_routing import leaf_probabilities
+
+__all__ = [
+    "RoutedPairs",
+    "combine",
+    "dispatch",
+    "find_routed_pairs",
+    "leaf_probabilities",
+    "leaf_softmax",
+    "linear_assignment",
+    "sinkhorn",
+    "smooth_step",
+    "stable_hash",
+]

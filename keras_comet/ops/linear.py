@@ -1,0 +1,27 @@
+"""Several linear maps of the same inputs as one matrix product."""
+
+import tensorflow as tf
+
+
+def linear(
+    inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None
+) -> tf.Tensor:
+    """`y[..., u] = sum_d inputs[..., d] kernel[d, u] + bias[u]`.
+
+    Args:
+        inputs: float tensor `(..., d)`.
+        kernel: float tensor `(d, *units)` of static shape.
+        bias: float tensor `(*units,)`, or `None`.
+
+    Returns:
+        A tensor `(..., *units)`.
+    """
+    depth, *units = kernel.shape
+    outputs = tf.matmul(
+        tf.reshape(inputs, [-1, depth]), tf.reshape(kernel, [depth, -1])
+    )
+    if bias is not None:
+        outputs += tf.reshape(bias, [-1])
+    leading = tf.shape(inputs)[:-1]
+    outputs = tf.reshape(outputs, tf.concat([leading, units], axis=0))
+    return tf.ensure_shape(outputs, [*inputs.shape[:-1], *units])

@@ -1,0 +1,34 @@
+"""The smooth-step: a sigmoid that reaches 0 and 1 exactly."""
+
+import tensorflow as tf
+
+
+def smooth_step(inputs: tf.Tensor, gamma: float) -> tf.Tensor:
+    """Cubic step of width `gamma`, exactly 0 and 1 outside of it.
+
+    `S(z) = 0` for `z <= -gamma/2`, `1` for `z >= gamma/2`, else
+    `-2 z^3/gamma^3 + 3 z/(2 gamma) + 1/2`. With `t = z/gamma + 1/2` clipped
+    to [0, 1] this is `t^2 (3 - 2t)`, whose ends are exact in floating point.
+
+    Reference:
+    - [Hazimeh et al., 2020](https://arxiv.org/abs/2002.07772), Eq. (4)
+
+    Args:
+        inputs: float tensor of any shape.
+        gamma: float. Width of the part that is neither 0 nor 1, above 0.
+
+    Returns:
+        A tensor like `inputs`, within [0, 1].
+
+    Example:
+
+    ```python
+    import tensorflow as tf
+    from keras_comet.ops import smooth_step
+
+    smooth_step(tf.constant([-2.0, 0.0, 0.25, 2.0]), gamma=1.0)
+    # [0.0, 0.5, 0.84375, 1.0]
+    ```
+    """
+    t = tf.clip_by_value(inputs / gamma + 0.5, 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)

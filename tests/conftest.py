@@ -1,0 +1,17 @@
+"""Fixes what tests share: the seed, the session and the dtype policy."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest  # noqa: E402
+
+from keras_comet._keras import keras  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def fresh_keras():
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    yield
+    keras.mixed_precision.set_global_policy("float32")
