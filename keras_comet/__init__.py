@@ -10,3 +10,7 @@ from keras_comet.gates import TopKGate
 from keras_comet.layers import MixtureOfExperts
 from keras_comet.layers import MultiGateMixtureOfExperts
 from keras_comet.layers import StackedDenseExperts
+from keras_comet.models import CategoricalFeature
+from keras_comet.models import MultiGateRecommender
+from keras_comet.models import NumericFeature
+from keras_comet.models import Task

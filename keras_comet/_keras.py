@@ -76,4 +76,3 @@ def aggregation(name: str) -> Any:
 def flatten_layers(layer: Any) -> list[Any]:
     """Lists a layer or model and every layer inside it, at any depth."""
     return list(layer._flatten_layers(include_self=True, recursive=True))
-

@@ -186,13 +186,11 @@ class DSelectKGate(Gate):
         codes = code_probabilities(smooth_step(digit_logits, self.gamma))
         weights = tf.nn.softmax(weight_logits)[..., tf.newaxis]
         reachable = codes[..., : self.num_experts]
-        penalties = {
-            "entropy_weight": lambda: regularizers.entropy(reachable)
-        }
+        penalties = {"entropy_weight": lambda: regularizers.entropy(reachable)}
         if codes.shape[-1] > self.num_experts:
             mass = tf.reduce_sum(reachable, axis=-1)
-            penalties["penalty_weight"] = (
-                lambda: regularizers.unreachable_codes(mass)
+            penalties["penalty_weight"] = lambda: (
+                regularizers.unreachable_codes(mass)
             )
         if self.hard_routing:
             return weights * self._harden(codes), penalties
@@ -228,9 +226,7 @@ class DSelectKGate(Gate):
         first = self.num_experts - half
         padding = [[0, 0]] * (codes.shape.rank - 1) + [[first, 0]]
         folded = codes[..., :half] + tf.pad(unreachable, padding)
-        return tf.concat(
-            [folded, codes[..., half : self.num_experts]], axis=-1
-        )
+        return tf.concat([folded, codes[..., half : self.num_experts]], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -237,9 +237,7 @@ class ExpertMixture(keras.layers.Layer):
             output = self.experts[expert](rows)
         return tf.cast(output, self.compute_dtype)
 
-    def _call_expert_in_branch(
-        self, expert: int, rows: tf.Tensor
-    ) -> tf.Tensor:
+    def _call_expert_in_branch(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
         """Calls an expert where losses that it adds could not get out."""
         if isinstance(self.experts, StackedDenseExperts):
             return self._call_expert(expert, rows)

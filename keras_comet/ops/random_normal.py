@@ -19,5 +19,5 @@ def random_normal(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     replica = context.replica_id_in_sync_group if context else 0
     replica = tf.reshape(tf.cast(replica, tf.int32), [1])
     return tf.random.stateless_normal(
-        shape, seed + tf.concat([[0], replica << 24], axis=0)
+        shape, seed + tf.concat([[0], replica * 2**24], axis=0)
     )

@@ -1,0 +1,32 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both create their
+# own virtual environment in .venv and need nothing but Python, pip and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+export TF_CPP_MIN_LOG_LEVEL = 2
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.examples
+	$(BIN)/python examples/movielens_multigate.py
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info runs
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.%: setup.cfg pyproject.toml $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[$*]'
+	touch $@

@@ -1,0 +1,13 @@
+"""Whole models: features, experts, a gate per task, towers."""
+
+from keras_comet.models.categorical_feature import CategoricalFeature
+from keras_comet.models.multi_gate_recommender import MultiGateRecommender
+from keras_comet.models.numeric_feature import NumericFeature
+from keras_comet.models.task import Task
+
+__all__ = [
+    "CategoricalFeature",
+    "MultiGateRecommender",
+    "NumericFeature",
+    "Task",
+]

@@ -1,0 +1,145 @@
+"""A categorical feature: raw ids to embeddings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_comet._keras import keras
+from keras_comet._keras import serializable
+
+
+@serializable
+class CategoricalFeature(keras.layers.Layer):
+    """Looks ids up in a vocabulary and embeds them.
+
+    Ids that the vocabulary does not have share one embedding of their own,
+    so that a served model answers for users and items that are new.
+
+    Args:
+        vocabulary: strings or integers, all different: the known ids.
+        embedding_dim: int. Width of the embedding. Defaults to `32`.
+        embeddings_initializer: initializer of the table. Defaults to
+            `"uniform"`.
+        embeddings_regularizer: regularizer of the table. Defaults to `None`.
+
+    Call arguments:
+        ids: string or integer tensor, as the vocabulary.
+
+    Input shape:
+        `(batch,)` or `(batch, 1)`.
+
+    Output shape:
+        `(batch, embedding_dim)`.
+
+    Raises:
+        ValueError: If the vocabulary is empty, has duplicates, or holds
+            anything but strings or integers.
+
+    Example:
+
+    ```python
+    import tensorflow as tf
+    import keras_comet
+
+    feature = keras_comet.CategoricalFeature(["ann", "bob"], embedding_dim=4)
+    feature(tf.constant(["bob", "somebody new"])).shape  # (2, 4)
+    ```
+    """
+
+    def __init__(
+        self,
+        vocabulary: Sequence[str] | Sequence[int] | np.ndarray,
+        embedding_dim: int = 32,
+        embeddings_initializer: Any = "uniform",
+        embeddings_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        known = np.asarray(vocabulary)
+        if known.ndim != 1 or not known.size or known.dtype.kind not in "iuU":
+            raise ValueError(
+                "`vocabulary` must be a non-empty list of strings or of "
+                f"integers. Received: shape {known.shape}, dtype {known.dtype}"
+            )
+        if np.unique(known).size < known.size:
+            raise ValueError(
+                "`vocabulary` must not hold an id twice. Received: "
+                f"{known.size} ids, {np.unique(known).size} different ones"
+            )
+        if embedding_dim < 1:
+            raise ValueError(
+                "`embedding_dim` must be at least 1. "
+                f"Received: embedding_dim={embedding_dim}"
+            )
+        # A plain list, which Keras neither tracks nor converts.
+        self._known = known.tolist()
+        self.embedding_dim = embedding_dim
+        self.has_strings = known.dtype.kind == "U"
+        lookup = (
+            keras.layers.StringLookup
+            if self.has_strings
+            else keras.layers.IntegerLookup
+        )
+        self._lookup = lookup(vocabulary=self._known)
+        self._embedding = keras.layers.Embedding(
+            self.num_ids,
+            embedding_dim,
+            embeddings_initializer=embeddings_initializer,
+            embeddings_regularizer=embeddings_regularizer,
+        )
+
+    @property
+    def num_ids(self) -> int:
+        """Number of known ids, and one for all others."""
+        return len(self._known) + 1
+
+    @property
+    def input_spec_for_serving(self) -> tf.TensorSpec:
+        """What a served model expects for this feature."""
+        return tf.TensorSpec(
+            [None], tf.string if self.has_strings else tf.int64
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        self._embedding.build((None,))
+        self.built = True
+
+    def lookup(self, ids: tf.Tensor) -> tf.Tensor:
+        """Maps ids to `0 ... num_ids - 1`; 0 is for unknown ones.
+
+        Args:
+            ids: string or integer tensor `(batch,)` or `(batch, 1)`.
+
+        Returns:
+            An int64 tensor `(batch,)`.
+        """
+        ids = tf.convert_to_tensor(ids)
+        if (ids.dtype == tf.string) != self.has_strings:
+            raise ValueError(
+                f"The vocabulary of feature {self.name!r} holds "
+                f"{'strings' if self.has_strings else 'integers'}. Received: "
+                f"ids of dtype {ids.dtype.name}"
+            )
+        return tf.cast(self._lookup(tf.reshape(ids, [-1])), tf.int64)
+
+    def call(self, ids: tf.Tensor) -> tf.Tensor:
+        return self._embedding(self.lookup(ids))
+
+    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
+        return (tuple(input_shape)[0], self.embedding_dim)
+
+    def get_config(self) -> dict[str, Any]:
+        embedding = self._embedding
+        return {
+            **super().get_config(),
+            "vocabulary": self._known,
+            "embedding_dim": self.embedding_dim,
+            "embeddings_initializer": keras.initializers.serialize(
+                embedding.embeddings_initializer
+            ),
+            "embeddings_regularizer": keras.regularizers.serialize(
+                embedding.embeddings_regularizer
+            ),
+        }

@@ -1,0 +1,372 @@
+"""The multi-task recommender: features, experts, gates, towers."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_comet._keras import keras
+from keras_comet._keras import serializable
+from keras_comet.gates.base import Gate
+from keras_comet.layers.multi_gate_mixture_of_experts import (
+    MultiGateMixtureOfExperts,
+)
+from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
+from keras_comet.models.categorical_feature import CategoricalFeature
+from keras_comet.models.numeric_feature import NumericFeature
+from keras_comet.models.task import Task
+from keras_comet.models.task_loss import TaskLoss
+
+Feature = CategoricalFeature | NumericFeature
+
+
+@serializable
+class MultiGateRecommender(keras.Model):
+    """Multi-task recommender with shared experts and a gate for each task.
+
+    The features are encoded and concatenated, the experts read them, each
+    task's gate mixes the experts, and each task's tower predicts from its
+    mixture. Losses, metrics and weights belong to the tasks, so that
+    `compile` needs an optimizer alone. Labels may be missing: by value
+    (`Task.missing_label`) or by a sample weight of 0; a task's loss is the
+    mean over the examples that have its label, and 0 if none does.
+
+    Reference:
+    - [Ma et al., 2018](https://doi.org/10.1145/3219819.3220007), MMoE, with
+      any gate; [Ibrahim et al., 2023](https://arxiv.org/abs/2306.02824),
+      Section 6.2 for the model.
+
+    Args:
+        features: dict from feature name to `CategoricalFeature` or
+            `NumericFeature`.
+        experts: list of Keras layers or models with equal output shapes, or
+            one `StackedDenseExperts`.
+        gates: dict from task name to `Gate`.
+        tasks: list of `Task`, the same names.
+        tower_units: list of int. Widths of the relu layers of each task's
+            tower, before the prediction. Defaults to `(64,)`.
+        hash_feature: str. The categorical feature whose ids gates that route
+            by id (`HashGate`) read, as `0 ... num_ids - 1`. Defaults to
+            `None`: the first categorical feature.
+        dispatch: str. As in `MixtureOfExperts`. Defaults to `"auto"`.
+
+    Call arguments:
+        inputs: dict from feature name to tensor `(batch,)`.
+        training: bool. Passed on.
+
+    Output shape:
+        A dict from task name to `(batch, units)`.
+
+    Raises:
+        ValueError: If tasks and gates do not have the same names, a gate that
+            routes by id has no feature to read, labels or features are
+            missing, or one of the layers inside objects.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_comet
+    from keras_comet import CategoricalFeature, COMETGate, Task
+
+    model = keras_comet.MultiGateRecommender(
+        features={
+            "user": CategoricalFeature(["ann", "bob"], embedding_dim=8),
+            "item": CategoricalFeature([7, 8, 9], embedding_dim=8),
+        },
+        experts=[keras.layers.Dense(16, "relu") for _ in range(4)],
+        gates={"click": COMETGate(4), "rating": COMETGate(4)},
+        tasks=[
+            Task("click", "binary_crossentropy", ["AUC"], activation="sigmoid"),
+            Task("rating", "mse", missing_label=0.0),
+        ],
+    )
+    model.compile(optimizer="adam")
+    x = {"user": np.array(["ann", "eve"]), "item": np.array([9, 7])}
+    y = {"click": np.array([1.0, 0.0]), "rating": np.array([4.0, 0.0])}
+    model.fit(x, y, verbose=0)
+    ```
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, Feature],
+        experts: Sequence[keras.layers.Layer] | StackedDenseExperts,
+        gates: Mapping[str, Gate],
+        tasks: Sequence[Task],
+        tower_units: Sequence[int] = (64,),
+        hash_feature: str | None = None,
+        dispatch: str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        names = [task.name for task in tasks]
+        if (
+            not names
+            or len(set(names)) < len(names)
+            or set(names) != set(gates)
+        ):
+            raise ValueError(
+                "`tasks` and `gates` must have the same names, each once. "
+                f"Received: tasks {names}, gates {list(gates)}"
+            )
+        if not features:
+            raise ValueError(
+                "`features` must name at least one feature. Received: {}"
+            )
+        if hash_feature is None and any(g.reads_ids for g in gates.values()):
+            hash_feature = next(
+                (
+                    name
+                    for name, feature in features.items()
+                    if isinstance(feature, CategoricalFeature)
+                ),
+                None,
+            )
+        self.features = dict(features)
+        self.hash_feature = hash_feature
+        self._check_hash_feature(gates)
+        self.tower_units = list(tower_units)
+        self.mixture = MultiGateMixtureOfExperts(
+            experts, {name: gates[name] for name in names}, dispatch=dispatch
+        )
+        self._tasks = {task.name: task for task in tasks}
+        self.towers = {
+            task.name: keras.Sequential(
+                [
+                    *(keras.layers.Dense(u, "relu") for u in tower_units),
+                    # Losses need float32 under every precision policy.
+                    keras.layers.Dense(
+                        task.units, task.activation, dtype="float32"
+                    ),
+                ],
+                name=f"{task.name}_tower",
+            )
+            for task in tasks
+        }
+        self.build()
+
+    def _check_hash_feature(self, gates: Mapping[str, Gate]) -> None:
+        for task, gate in gates.items():
+            if not gate.reads_ids:
+                continue
+            feature = self.features.get(self.hash_feature)
+            if not isinstance(feature, CategoricalFeature):
+                raise ValueError(
+                    f"The gate of task {task!r} routes by id and needs a "
+                    "categorical feature to read. Received: hash_feature="
+                    f"{self.hash_feature!r}, features {list(self.features)}"
+                )
+            num_ids = getattr(gate, "num_ids", None)
+            if num_ids is not None and num_ids < feature.num_ids:
+                raise ValueError(
+                    f"The gate of task {task!r} must know all ids of feature "
+                    f"{self.hash_feature!r}. Expected: num_ids="
+                    f"{feature.num_ids}, which is `features["
+                    f"{self.hash_feature!r}].num_ids`. Received: num_ids="
+                    f"{num_ids}"
+                )
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks, in the order given."""
+        return list(self._tasks.values())
+
+    @property
+    def input_signature(self) -> dict[str, tf.TensorSpec]:
+        """What a served model expects, by feature name."""
+        return {
+            name: feature.input_spec_for_serving
+            for name, feature in self.features.items()
+        }
+
+    def build(self, input_shape: Any = None) -> None:
+        width = 0
+        for feature in self.features.values():
+            feature.build()
+            width += feature.compute_output_shape((None,))[-1]
+        self.mixture.build(self._add_routing_inputs((None, width), (None,)))
+        mixtures = self.mixture.compute_output_shape(
+            self._add_routing_inputs((None, width), (None,))
+        )
+        for task, tower in self.towers.items():
+            tower.build(mixtures[task])
+        self.built = True
+
+    def _add_routing_inputs(self, features: Any, ids: Any) -> Any:
+        """Pairs features with what each gate reads, if any reads ids."""
+        gates = self.mixture.gates
+        if not any(gate.reads_ids for gate in gates.values()):
+            return features
+        return features, {
+            task: ids if gate.reads_ids else features
+            for task, gate in gates.items()
+        }
+
+    def call(
+        self, inputs: Mapping[str, Any], training: bool | None = None
+    ) -> dict[str, tf.Tensor]:
+        missing = [name for name in self.features if name not in inputs]
+        if missing:
+            raise ValueError(
+                f"Inputs must hold the features {list(self.features)}. "
+                f"Received: {list(inputs)}; missing: {missing}"
+            )
+        encoded = tf.concat(
+            [feature(inputs[name]) for name, feature in self.features.items()],
+            axis=-1,
+        )
+        ids = None
+        if self.hash_feature is not None:
+            feature = self.features[self.hash_feature]
+            ids = feature.lookup(inputs[self.hash_feature])
+        mixtures = self.mixture(
+            self._add_routing_inputs(encoded, ids), training=training
+        )
+        return {
+            task: tower(mixtures[task], training=training)
+            for task, tower in self.towers.items()
+        }
+
+    def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
+        """Sets the optimizer; losses, metrics and weights are the tasks'.
+
+        Args:
+            optimizer: Keras optimizer, or its name. Defaults to `"adam"`.
+            **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, as
+                in `keras.Model.compile`.
+
+        Raises:
+            ValueError: If losses, metrics or weights are given here.
+        """
+        owned = {"loss", "loss_weights", "metrics", "weighted_metrics"}
+        if owned & set(kwargs):
+            raise ValueError(
+                "Losses, metrics and weights belong to the tasks: set them on "
+                f"`Task`. Received: {sorted(owned & set(kwargs))}"
+            )
+        self._compile_arguments = dict(kwargs)
+        super().compile(
+            optimizer=optimizer,
+            loss={t.name: TaskLoss(t.loss, t.name) for t in self.tasks},
+            loss_weights={t.name: t.weight for t in self.tasks},
+            # Weighted, so that missing labels do not count.
+            weighted_metrics={t.name: list(t.metrics) for t in self.tasks},
+            **kwargs,
+        )
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        data = kwargs.get("validation_data")
+        if isinstance(data, (list, tuple)):
+            kwargs["validation_data"] = (_to_strings(data[0]), *data[1:])
+        return super().fit(_to_strings(x), *args, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        return super().evaluate(_to_strings(x), *args, **kwargs)
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        return super().predict(_to_strings(x), *args, **kwargs)
+
+    def train_step(self, data: Any) -> Any:
+        return super().train_step(self._weigh_labels(data))
+
+    def test_step(self, data: Any) -> Any:
+        return super().test_step(self._weigh_labels(data))
+
+    def _weigh_labels(self, data: Any) -> Any:
+        """Gives examples without a label the weight 0, for each task."""
+        features, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if not isinstance(labels, Mapping) or set(labels) != set(self._tasks):
+            received = (
+                sorted(labels) if isinstance(labels, Mapping) else type(labels)
+            )
+            raise ValueError(
+                "Labels must be a dict with one entry for each task. "
+                f"Expected: {sorted(self._tasks)}. Received: {received}"
+            )
+        if not isinstance(weights, Mapping):
+            weights = dict.fromkeys(self._tasks, weights)
+        new_labels = {}
+        new_weights = {}
+        for name, task in self._tasks.items():
+            label = tf.convert_to_tensor(labels[name])
+            labelled = task.find_labelled(label)
+            weight = tf.cast(labelled, tf.float32)
+            if weights.get(name) is not None:
+                given = tf.reshape(tf.cast(weights[name], tf.float32), [-1])
+                weight *= given
+            if label.shape.rank == 1 and task.units == 1:
+                label = label[:, tf.newaxis]
+            mask = tf.reshape(labelled, [-1] + [1] * (label.shape.rank - 1))
+            new_labels[name] = tf.where(mask, label, tf.zeros_like(label))
+            new_weights[name] = weight
+        return features, new_labels, new_weights
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "features": {
+                name: keras.saving.serialize_keras_object(feature)
+                for name, feature in self.features.items()
+            },
+            "mixture": keras.saving.serialize_keras_object(self.mixture),
+            "tasks": [task.get_config() for task in self.tasks],
+            "tower_units": list(self.tower_units),
+            "hash_feature": self.hash_feature,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> "MultiGateRecommender":
+        config = dict(config)
+        config["features"] = {
+            name: keras.saving.deserialize_keras_object(
+                feature, custom_objects=custom_objects
+            )
+            for name, feature in config["features"].items()
+        }
+        mixture = keras.saving.deserialize_keras_object(
+            config.pop("mixture"), custom_objects=custom_objects
+        )
+        config["tasks"] = [Task.from_config(each) for each in config["tasks"]]
+        return cls(
+            experts=mixture.experts,
+            gates=mixture.gates,
+            dispatch=mixture.dispatch,
+            **config,
+        )
+
+    def get_compile_config(self) -> dict[str, Any] | None:
+        if getattr(self, "_compile_arguments", None) is None:
+            return None
+        return {
+            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
+            **self._compile_arguments,
+        }
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        config = dict(config)
+        optimizer = keras.saving.deserialize_keras_object(
+            config.pop("optimizer")
+        )
+        self.compile(optimizer=optimizer, **config)
+        # Its variables must exist before their saved values are read.
+        optimizer.build(self.trainable_variables)
+
+
+def _to_strings(inputs: Any) -> Any:
+    """Turns NumPy strings into tensors, as Keras 3 refuses the former."""
+    if not isinstance(inputs, Mapping):
+        return inputs
+    return {
+        name: (
+            tf.constant(values, tf.string)
+            if getattr(values, "dtype", None) is not None
+            and getattr(values.dtype, "kind", "") in ("U", "O")
+            else values
+        )
+        for name, values in inputs.items()
+    }

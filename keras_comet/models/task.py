@@ -1,0 +1,113 @@
+"""One task of a multi-task model."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_comet._keras import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a task predicts, and how it is trained and judged.
+
+    Args:
+        name: str. Key of the labels and of the predictions.
+        loss: str, function or Keras `Loss`: gives one value per example.
+        metrics: list of str or Keras `Metric`. Defaults to `()`.
+        weight: float. Weight of the task's loss in the sum. Defaults to
+            `1.0`.
+        activation: activation of the prediction. Defaults to `None`.
+        units: int. Width of the prediction. Defaults to `1`.
+        missing_label: float. A label with this value (NaN is one) is
+            missing: the example counts neither in the loss nor in the
+            metrics. Defaults to `None`: no label is missing.
+
+    Raises:
+        ValueError: If the weight is negative or `units` is below 1.
+
+    Example:
+
+    ```python
+    import keras_comet
+
+    keras_comet.Task(
+        "rating", loss="mse", metrics=["mae"], weight=0.1, missing_label=0.0
+    )
+    ```
+    """
+
+    name: str
+    loss: Any
+    metrics: Sequence[Any] = ()
+    weight: float = 1.0
+    activation: Any = None
+    units: int = 1
+    missing_label: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0.0 or self.units < 1:
+            raise ValueError(
+                "A task needs a weight of at least 0 and at least 1 unit. "
+                f"Received: weight={self.weight}, units={self.units} for task "
+                f"{self.name!r}"
+            )
+
+    def find_labelled(self, labels: tf.Tensor) -> tf.Tensor:
+        """Tells which examples have a label.
+
+        Args:
+            labels: tensor `(batch,)` or `(batch, units)`.
+
+        Returns:
+            A bool tensor `(batch,)`.
+        """
+        if self.missing_label is None:
+            missing = tf.zeros_like(labels, tf.bool)
+        elif math.isnan(self.missing_label):
+            missing = tf.math.is_nan(labels)
+        else:
+            missing = tf.equal(
+                labels, tf.cast(self.missing_label, labels.dtype)
+            )
+        rest = list(range(1, labels.shape.rank))
+        return ~tf.reduce_all(missing, axis=rest)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the JSON form, for saving."""
+        return {
+            **dataclasses.asdict(
+                dataclasses.replace(self, loss=None, metrics=())
+            ),
+            "loss": _serialize(self.loss),
+            "metrics": [_serialize(metric) for metric in self.metrics],
+            "activation": _serialize(self.activation),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Task":
+        """Rebuilds a task from what `get_config` returned."""
+        return cls(
+            **{
+                **config,
+                "loss": _deserialize(config["loss"]),
+                "metrics": [_deserialize(each) for each in config["metrics"]],
+                "activation": _deserialize(config["activation"]),
+            }
+        )
+
+
+def _serialize(value: Any) -> Any:
+    """Names stay names; objects become configs."""
+    if value is None or isinstance(value, str):
+        return value
+    return keras.saving.serialize_keras_object(value)
+
+
+def _deserialize(value: Any) -> Any:
+    if isinstance(value, dict):
+        return keras.saving.deserialize_keras_object(value)
+    return value

@@ -1,0 +1,324 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_comet
+from keras_comet import CategoricalFeature
+from keras_comet import MultiGateRecommender
+from keras_comet import NumericFeature
+from keras_comet import Task
+from keras_comet._keras import KERAS_3
+from keras_comet._keras import keras
+
+NUM_ROWS = 48
+USERS = [f"u{index}" for index in range(10)]
+ITEMS = [7, 11, 13, 17]
+
+GATES = {
+    "comet": lambda: keras_comet.COMETGate(5, entropy_weight=0.1),
+    "dselect_k": lambda: keras_comet.DSelectKGate(5),
+    "top_k": lambda: keras_comet.TopKGate(5, noise=True, seed=1),
+    "hash": lambda: keras_comet.HashGate(5, num_ids=11),
+    "hash_any": lambda: keras_comet.HashGate(5),
+    "softmax": lambda: keras_comet.SoftmaxGate(5),
+}
+
+
+def make_model(gate="comet", compile=True, **kwargs):
+    kwargs = {
+        "features": {
+            "user": CategoricalFeature(USERS, embedding_dim=4),
+            "item": CategoricalFeature(ITEMS, embedding_dim=4),
+            "age": NumericFeature(40.0, 100.0),
+        },
+        "experts": [keras.layers.Dense(6, "relu") for _ in range(5)],
+        "gates": {"click": GATES[gate](), "rating": GATES[gate]()},
+        "tasks": [
+            Task(
+                "click",
+                "binary_crossentropy",
+                [keras.metrics.AUC(name="auc")],
+                weight=0.9,
+                activation="sigmoid",
+            ),
+            Task(
+                "rating",
+                "mse",
+                [keras.metrics.RootMeanSquaredError(name="rmse")],
+                weight=0.1,
+                missing_label=0.0,
+            ),
+        ],
+        "tower_units": [4],
+        **kwargs,
+    }
+    model = MultiGateRecommender(**kwargs)
+    if compile:
+        model.compile(keras.optimizers.Adam(1e-2))
+    return model
+
+
+def make_data(seed=0):
+    random = np.random.default_rng(seed)
+    # Two of the users and one of the items are unknown to the model.
+    features = {
+        "user": random.choice([*USERS, "new", "newer"], NUM_ROWS),
+        "item": random.choice([*ITEMS, 5], NUM_ROWS),
+        "age": random.uniform(20, 60, NUM_ROWS).astype("float32"),
+    }
+    rating = random.integers(1, 6, NUM_ROWS)
+    labels = {
+        "click": random.integers(0, 2, NUM_ROWS).astype("float32"),
+        "rating": np.where(random.random(NUM_ROWS) < 0.5, rating, 0.0).astype(
+            "float32"
+        ),
+    }
+    return features, labels
+
+
+def losses_by_formula(predictions, labels, weights=None):
+    weights = np.ones(NUM_ROWS) if weights is None else weights
+    p = predictions["click"][:, 0].astype("float64")
+    y = labels["click"]
+    entropy = -(y * np.log(p) + (1 - y) * np.log(1 - p))
+    error = (predictions["rating"][:, 0] - labels["rating"]) ** 2
+    rated = weights * (labels["rating"] != 0)
+    return (
+        (weights * entropy).sum() / weights.sum(),
+        (rated * error).sum() / rated.sum(),
+    )
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_fit_evaluate_predict_with_every_gate(gate):
+    model = make_model(gate)
+    x, y = make_data()
+    first = model.fit(x, y, batch_size=NUM_ROWS, verbose=0).history
+    last = model.fit(
+        x, y, batch_size=NUM_ROWS, epochs=20, verbose=0, validation_data=(x, y)
+    ).history
+    assert last["loss"][-1] < first["loss"][0]
+    assert {"click_auc", "rating_rmse", "val_loss", "click_loss"} <= set(last)
+    predictions = model.predict(x, verbose=0)
+    assert {name: p.shape for name, p in predictions.items()} == {
+        "click": (NUM_ROWS, 1),
+        "rating": (NUM_ROWS, 1),
+    }
+
+
+def test_evaluate_equals_the_formulas():
+    model = make_model()
+    x, y = make_data()
+    results = model.evaluate(
+        x, y, batch_size=NUM_ROWS, verbose=0, return_dict=True
+    )
+    click, rating = losses_by_formula(model.predict(x, verbose=0), y)
+    np.testing.assert_allclose(results["click_loss"], click, rtol=1e-5)
+    np.testing.assert_allclose(results["rating_loss"], rating, rtol=1e-5)
+    np.testing.assert_allclose(results["rating_rmse"], rating**0.5, rtol=1e-5)
+    np.testing.assert_allclose(
+        results["loss"], 0.9 * click + 0.1 * rating, rtol=1e-5
+    )
+
+
+def test_metrics_skip_missing_labels_over_several_batches():
+    model = make_model()
+    x, y = make_data()
+    results = model.evaluate(x, y, batch_size=7, verbose=0, return_dict=True)
+    _, rating = losses_by_formula(model.predict(x, verbose=0), y)
+    np.testing.assert_allclose(results["rating_rmse"], rating**0.5, rtol=1e-5)
+
+
+def test_sample_weight_of_zero_equals_a_missing_label():
+    model = make_model()
+    x, y = make_data()
+    weights = np.arange(NUM_ROWS, dtype="float32") % 3
+    results = model.evaluate(
+        x,
+        y,
+        sample_weight={"click": weights, "rating": weights},
+        batch_size=NUM_ROWS,
+        verbose=0,
+        return_dict=True,
+    )
+    click, rating = losses_by_formula(model.predict(x, verbose=0), y, weights)
+    np.testing.assert_allclose(results["click_loss"], click, rtol=1e-5)
+    np.testing.assert_allclose(results["rating_loss"], rating, rtol=1e-5)
+    np.testing.assert_allclose(results["rating_rmse"], rating**0.5, rtol=1e-5)
+
+
+def test_batch_without_labelled_row_trains_with_loss_zero():
+    model = make_model("top_k")
+    x, y = make_data()
+    y["rating"] = np.zeros(NUM_ROWS, "float32")
+    history = model.fit(x, y, verbose=0).history
+    np.testing.assert_array_equal(history["rating_loss"], 0.0)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    none = np.zeros(NUM_ROWS, "float32")
+    results = model.evaluate(
+        x,
+        y,
+        sample_weight={"click": none, "rating": none},
+        verbose=0,
+        return_dict=True,
+    )
+    assert results["loss"] == 0.0
+
+
+def test_missing_rows_get_no_gradient():
+    model = make_model("softmax")
+    x, y = make_data()
+    y["click"] = np.full(NUM_ROWS, 0.5, "float32")
+    before = model.towers["rating"].get_weights()
+    y["rating"] = np.zeros(NUM_ROWS, "float32")
+    model.fit(x, y, verbose=0)
+    for old, new in zip(
+        before, model.towers["rating"].get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("gate", ["comet", "hash"])
+def test_saved_model_predicts_and_resumes_equally(gate, tmp_path):
+    permutation = keras_comet.ExpertPermutation(5)
+    permutation.assignment.assign([[4, 2, 0, 1, 3]])
+    if gate == "comet":
+        gates = {
+            task: keras_comet.COMETGate(5, permutation=permutation)
+            for task in ("click", "rating")
+        }
+    else:
+        gates = {task: GATES[gate]() for task in ("click", "rating")}
+    model = make_model(gates=gates)
+    x, y = make_data()
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    for task, expected in model.predict(x, verbose=0).items():
+        np.testing.assert_array_equal(
+            again.predict(x, verbose=0)[task], expected
+        )
+    assert int(again.optimizer.iterations) == int(model.optimizer.iterations)
+    losses = [
+        each.fit(x, y, shuffle=False, epochs=3, verbose=0).history["loss"]
+        for each in (model, again)
+    ]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
+    if gate == "comet":
+        rebuilt = again.mixture.gates
+        assert rebuilt["click"].permutation is rebuilt["rating"].permutation
+
+
+def test_weights_file_moves_between_models(tmp_path):
+    model, other = make_model(), make_model()
+    x, _ = make_data()
+    model.save_weights(tmp_path / "m.weights.h5")
+    other.load_weights(tmp_path / "m.weights.h5")
+    for task, expected in model.predict(x, verbose=0).items():
+        np.testing.assert_array_equal(
+            other.predict(x, verbose=0)[task], expected
+        )
+
+
+def test_trains_from_tf_data_with_stacked_experts_and_three_tasks():
+    x, y = make_data()
+    model = make_model(
+        experts=keras_comet.StackedDenseExperts(5, [8, 6], "relu", dropout=0.2),
+        gates={t: GATES["comet"]() for t in ("click", "rating", "genre")},
+        tasks=[
+            Task("click", "binary_crossentropy", activation="sigmoid"),
+            Task("rating", "mse", missing_label=0.0),
+            Task(
+                "genre",
+                "sparse_categorical_crossentropy",
+                ["accuracy"],
+                activation="softmax",
+                units=4,
+                missing_label=-1,
+            ),
+        ],
+    )
+    y["genre"] = np.arange(NUM_ROWS) % 5 - 1
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(20)
+    history = model.fit(data, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    assert model.predict(data, verbose=0)["genre"].shape == (NUM_ROWS, 4)
+
+
+def test_hash_gate_routes_by_the_chosen_feature():
+    model = make_model("hash_any", hash_feature="item")
+    x, _ = make_data()
+    weights = keras_comet.routing_weights(model, x)["click"]
+    for item in np.unique(x["item"]):
+        rows = weights[x["item"] == item]
+        np.testing.assert_array_equal(
+            rows, np.broadcast_to(rows[0], rows.shape)
+        )
+
+
+def test_mixed_precision_predicts_float32():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    model = make_model()
+    x, y = make_data()
+    assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
+    assert model.predict(x, verbose=0)["click"].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"gates": {"click": GATES["comet"]()}}, "same names"),
+        ({"tasks": []}, "same names"),
+        ({"features": {}}, "at least one feature"),
+        (
+            {
+                "features": {"age": NumericFeature()},
+                "gates": {t: GATES["hash"]() for t in ("click", "rating")},
+            },
+            "needs a categorical feature",
+        ),
+        (
+            {
+                "gates": {
+                    t: keras_comet.HashGate(5, num_ids=3)
+                    for t in ("click", "rating")
+                }
+            },
+            "num_ids=11",
+        ),
+        (
+            {
+                "gates": {
+                    t: keras_comet.TopKGate(4) for t in ("click", "rating")
+                }
+            },
+            "num_experts=4",
+        ),
+    ],
+)
+def test_bad_construction_raises(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        make_model(**kwargs)
+
+
+def test_bad_calls_raise():
+    model = make_model()
+    x, y = make_data()
+    with pytest.raises(ValueError, match="missing: \\['age'\\]"):
+        model({"user": x["user"], "item": x["item"]})
+    with pytest.raises(ValueError, match="one entry for each task"):
+        model.fit(x, {"click": y["click"], "ratings": y["rating"]}, verbose=0)
+    with pytest.raises(ValueError, match="belong to the tasks"):
+        model.compile("adam", loss="mse")
+
+
+def test_compile_arguments_survive_saving(tmp_path):
+    model = make_model(compile=False)
+    model.compile("sgd", steps_per_execution=2)
+    x, y = make_data()
+    model.fit(x, y, batch_size=8, verbose=0)
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert isinstance(again.optimizer, keras.optimizers.SGD)
+    if KERAS_3:
+        assert again.steps_per_execution == 2
