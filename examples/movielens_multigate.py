@@ -27,15 +27,15 @@ import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras  # noqa: E402
-import matplotlib  # noqa: E402
-import numpy as np  # noqa: E402
+import keras
+import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-import keras_comet  # noqa: E402
-from keras_comet import datasets  # noqa: E402
+import keras_comet
+from keras_comet import datasets
 
 NUM_EXPERTS = 16
 K = 2

@@ -1,5 +1,9 @@
 """Sparse gates and mixtures of experts for Keras."""
 
+from keras_comet import datasets
+from keras_comet._version import __version__
+from keras_comet.callbacks import GateSparsityLogger
+from keras_comet.export import export_saved_model
 from keras_comet.gates import COMETGate
 from keras_comet.gates import DSelectKGate
 from keras_comet.gates import ExpertPermutation
@@ -7,10 +11,35 @@ from keras_comet.gates import Gate
 from keras_comet.gates import HashGate
 from keras_comet.gates import SoftmaxGate
 from keras_comet.gates import TopKGate
+from keras_comet.gates import routing_weights
 from keras_comet.layers import MixtureOfExperts
 from keras_comet.layers import MultiGateMixtureOfExperts
 from keras_comet.layers import StackedDenseExperts
+from keras_comet.metrics import routing_statistics
 from keras_comet.models import CategoricalFeature
 from keras_comet.models import MultiGateRecommender
 from keras_comet.models import NumericFeature
 from keras_comet.models import Task
+
+__all__ = [
+    "COMETGate",
+    "CategoricalFeature",
+    "DSelectKGate",
+    "ExpertPermutation",
+    "Gate",
+    "GateSparsityLogger",
+    "HashGate",
+    "MixtureOfExperts",
+    "MultiGateMixtureOfExperts",
+    "MultiGateRecommender",
+    "NumericFeature",
+    "SoftmaxGate",
+    "StackedDenseExperts",
+    "Task",
+    "TopKGate",
+    "__version__",
+    "datasets",
+    "export_saved_model",
+    "routing_statistics",
+    "routing_weights",
+]

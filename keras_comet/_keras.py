@@ -16,6 +16,14 @@ except ImportError as error:
         "Install it with `pip install 'tensorflow>=2.21,<2.22'`."
     ) from error
 
+__all__ = [
+    "KERAS_3",
+    "aggregation",
+    "flatten_layers",
+    "keras",
+    "serializable",
+]
+
 # TensorFlow itself reads the variable with exactly this test.
 _LEGACY = os.environ.get("TF_USE_LEGACY_KERAS") in ("true", "True", "1")
 

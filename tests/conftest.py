@@ -4,9 +4,9 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import pytest  # noqa: E402
+import pytest
 
-from keras_comet._keras import keras  # noqa: E402
+from keras_comet._keras import keras
 
 
 @pytest.fixture(autouse=True)

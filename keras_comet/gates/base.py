@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
+from typing import TypeAlias
 
 import tensorflow as tf
 
@@ -13,7 +14,8 @@ from keras_comet._keras import keras
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import as_matrix
 
-RegularizerWeight = float | keras.optimizers.schedules.LearningRateSchedule
+# A float, or a Keras learning rate schedule, whose type mypy cannot see.
+RegularizerWeight: TypeAlias = Any
 
 _observers: list[Callable[["Gate", tf.Tensor], None]] = []
 

@@ -144,7 +144,7 @@ class COMETGate(Gate):
     def route(
         self, routing_inputs: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, dict[str, Callable[[], tf.Tensor]]]:
-        # (..., k, n - 1) and (..., k, n)
+        # Shapes (..., k, n - 1) for splits and (..., k, n) for leaves.
         split_logits = linear(
             routing_inputs, self.split_kernel, self.split_bias
         )

@@ -171,7 +171,7 @@ class DSelectKGate(Gate):
     def route(
         self, routing_inputs: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, dict[str, Callable[[], tf.Tensor]]]:
-        # (..., k, m) and (..., k)
+        # Shapes (..., k, m) for digits and (..., k) for the mixture.
         if self.example_conditioned:
             digit_logits = linear(
                 routing_inputs, self.selector_kernel, self.selector_bias

@@ -113,12 +113,12 @@ class HashGate(Gate):
         if self.num_ids is None:
             experts = stable_hash(ids, self.num_experts, self.seed)
         else:
-            experts = self._look_up(ids)
-        # (..., 1, n)
+            experts = self._look_up(ids, self.num_ids)
+        # One selector: the shape becomes (..., 1, n).
         selected = tf.one_hot(experts, self.num_experts, dtype="float32")
         return selected[..., tf.newaxis, :], {}
 
-    def _look_up(self, ids: tf.Tensor) -> tf.Tensor:
+    def _look_up(self, ids: tf.Tensor, num_ids: int) -> tf.Tensor:
         if not ids.dtype.is_integer:
             raise ValueError(
                 "HashGate with `num_ids` reads integer ids. Received: "
@@ -126,11 +126,11 @@ class HashGate(Gate):
                 "with keras.layers.StringLookup), or use num_ids=None."
             )
         message = (
-            f"HashGate knows the ids 0 to {self.num_ids - 1}, as num_ids="
-            f"{self.num_ids}. Raise `num_ids`, look the ids up first, or use "
+            f"HashGate knows the ids 0 to {num_ids - 1}, as num_ids="
+            f"{num_ids}. Raise `num_ids`, look the ids up first, or use "
             "num_ids=None, which hashes ids of any value"
         )
-        legal = (ids >= 0) & (ids < self.num_ids)
+        legal = (ids >= 0) & (ids < num_ids)
         if tf.executing_eagerly() and not tf.reduce_all(legal):
             illegal = tf.boolean_mask(ids, ~legal)[0]
             raise ValueError(f"{message}. Received: id {int(illegal)}")

@@ -25,7 +25,6 @@ def as_matrix(initializer: Any) -> Callable[..., tf.Tensor]:
     Returns:
         A function of shape and dtype for `add_weight(initializer=...)`.
     """
-
     initializer = keras.initializers.get(
         keras.initializers.serialize(initializer)
     )

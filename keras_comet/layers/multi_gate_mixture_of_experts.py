@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.base import Gate

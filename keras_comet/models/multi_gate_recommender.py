@@ -152,7 +152,7 @@ class MultiGateRecommender(keras.Model):
         for task, gate in gates.items():
             if not gate.reads_ids:
                 continue
-            feature = self.features.get(self.hash_feature)
+            feature = self.features.get(self.hash_feature or "")
             if not isinstance(feature, CategoricalFeature):
                 raise ValueError(
                     f"The gate of task {task!r} routes by id and needs a "

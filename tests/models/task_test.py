@@ -35,7 +35,7 @@ def test_task_loss_is_the_weighted_mean(loss):
     true = tf.constant([[1.0], [2.0], [5.0]])
     predicted = tf.constant([[0.0], [0.0], [1.0]])
     task_loss = TaskLoss(loss, "t")
-    # (1 * 1 + 3 * 16) / 4
+    # One row of error 1 and three of error 16 over a weight of four.
     weighted = task_loss(true, predicted, tf.constant([1.0, 0.0, 3.0]))
     np.testing.assert_allclose(weighted, 12.25)
     np.testing.assert_allclose(task_loss(true, predicted), 7.0)

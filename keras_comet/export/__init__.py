@@ -1,0 +1,5 @@
+"""Export for TensorFlow Serving."""
+
+from keras_comet.export.saved_model import export_saved_model
+
+__all__ = ["export_saved_model"]
