@@ -1,4 +1,4 @@
-"""Callbacks that watch gates."""
+"""Keras callbacks that watch training; they never change it."""
 
 from keras_comet.callbacks.gate_sparsity_logger import GateSparsityLogger
 

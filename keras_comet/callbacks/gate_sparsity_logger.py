@@ -1,97 +1,164 @@
-"""Writes to TensorBoard which experts each task uses."""
+"""Logs what the gates do, epoch by epoch, for TensorBoard."""
 
-import pathlib
+import importlib
+import os
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
-from keras_comet.gates.base import Gate
-from keras_comet.gates.routing_weights import routing_weights
+from keras_comet.callbacks.usage_heatmap import to_image
+from keras_comet.callbacks.usage_heatmap import usage_heatmap
+from keras_comet.gates.observation import observe_routing
 from keras_comet.metrics import expert_usage
 from keras_comet.metrics import routing_statistics
 
-_INSTALL = "Install it with `pip install 'keras-comet[tensorboard]'`."
-
 
 class GateSparsityLogger(keras.callbacks.Callback):
-    """Logs cardinality, balance and usage of every gate after each epoch.
+    """Writes how sparse and how even each gate routes a fixed probe batch.
 
-    Routes one probe batch eagerly and writes, under `log_dir/gates`, a few
-    scalars for each task, a histogram of expert usage, and one heatmap of
-    tasks by experts. Adds nothing to the model's graphs.
+    Before the first epoch and after every `frequency`-th one, the model is
+    called on the probe, eagerly and with `training=False`, and what its gates
+    return is written below `log_dir/gates`:
+
+    | tag | kind |
+    |---|---|
+    | `gates/<task>/<statistic>` | scalar, see `routing_statistics` |
+    | `gates/<task>/expert_usage` | histogram of the experts' shares |
+    | `gates/expert_usage` | image, tasks by experts |
+
+    `within_k` is there for gates that have a `k`. The step is the number of
+    finished epochs. Point TensorBoard at `log_dir`; the same directory as
+    for `keras.callbacks.TensorBoard` shows both together. Training is not
+    changed in any way, and nothing is added to the compiled model.
 
     Args:
-        log_dir: str or path. TensorBoard's directory.
-        inputs: one batch of the model's inputs, to route.
+        log_dir: str or path. Directory of the logs.
+        inputs: the probe, one batch of model inputs: array, tensor, or a
+            dict, list or tuple of them; or a `tf.data.Dataset` of inputs or
+            of `(inputs, ...)`, of which the first batch is used.
+        frequency: int. Epochs from one entry to the next. Defaults to `1`.
 
     Attributes:
-        history: list with a dict for each epoch: task to statistic to float.
+        history: list of dict `{task: {statistic: float}}`, one entry each
+            time.
+        steps: list of int, the step of each entry.
 
     Raises:
-        ImportError: If tensorboard or matplotlib is not installed.
-        ValueError: If the model has no gate.
+        ImportError: If TensorBoard or Matplotlib is not installed.
+        ValueError: If `frequency` is below 1, the data set is empty, or, in
+            training, the model has no gate.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_comet
+
+    x, y = np.random.normal(size=(64, 4)), np.ones((64, 1))
+    experts = [keras.layers.Dense(1) for _ in range(4)]
+    model = keras.Sequential(
+        [keras_comet.MixtureOfExperts(experts, keras_comet.COMETGate(4))]
+    )
+    model.compile("adam", "mse")
+    logger = keras_comet.GateSparsityLogger("/tmp/logs", x[:32])
+    model.fit(x, y, epochs=2, callbacks=[logger], verbose=0)
+    logger.history[-1]  # {"comet_gate": {"cardinality": ...}}
+    ```
     """
 
-    def __init__(self, log_dir: Any, inputs: Any) -> None:
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str],
+        inputs: Any,
+        frequency: int = 1,
+    ) -> None:
         super().__init__()
-        try:
-            import matplotlib  # noqa: F401
-            import tensorboard  # noqa: F401
-        except ImportError as error:
-            raise ImportError(
-                f"GateSparsityLogger needs {error.name}. {_INSTALL}"
-            ) from error
-        self.inputs = inputs
+        if frequency < 1:
+            raise ValueError(
+                f"`frequency` must be at least 1. Received: {frequency=}"
+            )
+        for name in ("matplotlib", "tensorboard"):
+            try:
+                importlib.import_module(name)
+            except ImportError as error:
+                raise ImportError(
+                    f"GateSparsityLogger needs {name}, which cannot be "
+                    "imported. Install it with "
+                    "`pip install 'keras-comet[tensorboard]'`."
+                ) from error
+        self.log_dir = os.fspath(log_dir)
+        self.frequency = frequency
         self.history: list[dict[str, dict[str, float]]] = []
+        self.steps: list[int] = []
+        self._inputs = _first_batch(inputs)
+        self._writer: Any = None
+        self._is_first_epoch = True
+
+    def on_train_begin(self, logs: Any = None) -> None:
         self._writer = tf.summary.create_file_writer(
-            str(pathlib.Path(log_dir) / "gates")
+            os.path.join(self.log_dir, "gates")
         )
+        self._is_first_epoch = True
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        # Not in on_train_begin, which does not know fit(initial_epoch=...).
+        if self._is_first_epoch and self.model.built:
+            self._log(epoch)
+        self._is_first_epoch = False
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        weights = routing_weights(self.model, self.inputs)
-        caps = {
-            gate.task or gate.name: getattr(gate, "k", None)
-            for gate in flatten_layers(self.model)
-            if isinstance(gate, Gate)
+        if (epoch + 1) % self.frequency == 0:
+            self._log(epoch + 1)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._writer.close()
+
+    def _log(self, step: int) -> None:
+        observed = observe_routing(self.model, self._inputs)
+        usage = {
+            task: expert_usage(weights).numpy()
+            for task, (_, weights) in observed.items()
         }
         statistics = {
             task: {
                 name: float(value)
                 for name, value in routing_statistics(
-                    each, caps.get(task)
+                    weights, k=getattr(gate, "k", None)
                 ).items()
             }
-            for task, each in weights.items()
+            for task, (gate, weights) in observed.items()
         }
-        usage = {t: expert_usage(each).numpy() for t, each in weights.items()}
         self.history.append(statistics)
-        with self._writer.as_default(step=epoch):
+        self.steps.append(step)
+        self._write(step, statistics, usage)
+
+    def _write(
+        self,
+        step: int,
+        statistics: dict[str, dict[str, float]],
+        usage: dict[str, np.ndarray],
+    ) -> None:
+        image = to_image(usage_heatmap(usage))
+        # keras.callbacks.TensorBoard may have switched summaries off.
+        with self._writer.as_default(step), tf.summary.record_if(True):
             for task, values in statistics.items():
                 for name, value in values.items():
                     tf.summary.scalar(f"gates/{task}/{name}", value)
-                tf.summary.histogram(f"gates/{task}/usage", usage[task])
-            tf.summary.image("gates/usage", _draw_usage(usage)[np.newaxis])
+                tf.summary.histogram(f"gates/{task}/expert_usage", usage[task])
+            tf.summary.image("gates/expert_usage", image[np.newaxis])
         self._writer.flush()
 
 
-def _draw_usage(usage: dict[str, np.ndarray]) -> np.ndarray:
-    """Draws a task-by-expert heatmap; returns its pixels."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 1.2 + 0.5 * len(usage)), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axis = figure.add_subplot()
-    width = max(len(shares) for shares in usage.values())
-    table = np.full((len(usage), width), np.nan)
-    for row, shares in zip(table, usage.values(), strict=True):
-        row[: len(shares)] = shares
-    picture = axis.imshow(table, aspect="auto", vmin=0.0)
-    axis.set_yticks(range(len(usage)), list(usage))
-    axis.set_xlabel("expert")
-    figure.colorbar(picture, ax=axis, label="share of weight")
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+def _first_batch(inputs: Any) -> Any:
+    """Takes the inputs of the first batch, if given a data set."""
+    if not isinstance(inputs, tf.data.Dataset):
+        return inputs
+    for batch in inputs.take(1):
+        return batch[0] if isinstance(batch, tuple) else batch
+    raise ValueError(
+        "The data set of probe inputs must have at least one batch. "
+        "Received: an empty tf.data.Dataset"
+    )

@@ -1,4 +1,4 @@
-"""Cardinality, balance and entropy of routing weights."""
+"""Routing statistics: what a gate does with a batch, in a few numbers."""
 
 import math
 from collections.abc import Mapping
@@ -6,81 +6,114 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_comet.metrics.expert_usage import expert_usage
+from keras_comet.metrics.routed_rows import routed_rows
 
-def expert_usage(routing_weights: tf.Tensor) -> tf.Tensor:
-    """Mean share of routing weight that each expert gets.
+
+def routing_statistics(
+    routing_weights: Any, k: int | Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """Describes how sparse the routing is and how evenly experts are used.
+
+    | key | meaning |
+    |---|---|
+    | `cardinality` | mean number of nonzero weights per row |
+    | `sparsity` | `1 - cardinality / num_experts` |
+    | `normalized_entropy` | entropy of the usage / `log(num_experts)` |
+    | `largest_share` | usage of the most used expert |
+    | `active_experts` | number of experts that some row uses |
+    | `dead_experts` | number of experts that no row uses |
+    | `within_k` | share of rows with at most k nonzero weights |
+
+    Usage is `expert_usage`: 1 is the entropy of even usage (and of a single
+    expert), 0 that of one expert which takes everything. Works in eager mode,
+    in graphs and under XLA, has no state, and changes nothing.
+
+    Rows with NaN are left out. If there is no row to count, no expert is
+    active, and every mean is NaN: a mean of nothing has no value.
 
     Args:
-        routing_weights: tensor `(..., num_experts)`.
+        routing_weights: tensor or array `(..., num_experts)`, or a dict of
+            them by task.
+        k: int. The number of experts to count rows within; for a dict, one
+            for all tasks or a dict by task, in which tasks may be missing.
+            Defaults to `None`: no `within_k`.
 
     Returns:
-        A tensor `(num_experts,)` that sums to one; zeros for an empty batch.
-    """
-    weights = tf.convert_to_tensor(routing_weights)
-    rows = tf.reshape(weights, [-1, weights.shape[-1]])
-    return tf.math.divide_no_nan(
-        tf.reduce_sum(rows, axis=0), tf.cast(tf.shape(rows)[0], rows.dtype)
-    )
+        A dict from the keys above to float32 scalars; for a dict, a dict of
+        such dicts by task.
 
-
-def routing_statistics(routing_weights: Any, k: int | None = None) -> Any:
-    """Says in a few numbers how a gate routes a batch.
-
-    Args:
-        routing_weights: tensor `(..., num_experts)`, or a dict from task name
-            to such a tensor.
-        k: int, or `None`. The cap whose share of rows is wanted. Defaults to
-            `None`.
-
-    Returns:
-        A dict of float32 scalars (for a dict, one for each task):
-        `cardinality`, the mean number of experts per row; `sparsity`, 1 -
-        cardinality / num_experts; `normalized_entropy` of the experts' shares
-        of weight, 1 when all are used alike; `largest_share`;
-        `active_experts` and `dead_experts`, those that some row and that no
-        row uses; with `k`, `within_k`, the share of rows with at most k.
+    Raises:
+        ValueError: If `k` is below 1 or names a task that is not there, or
+            the number of experts is not known.
 
     Example:
 
     ```python
-    import tensorflow as tf
+    import numpy as np
     import keras_comet
 
-    weights = tf.constant([[0.5, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    float(keras_comet.routing_statistics(weights)["cardinality"])  # 1.5
+    gate = keras_comet.TopKGate(num_experts=8, k=2)
+    weights = gate(np.random.normal(size=(32, 4)))
+    statistics = keras_comet.routing_statistics(weights, k=2)
+    float(statistics["cardinality"]), float(statistics["within_k"])  # 2.0, 1.0
     ```
     """
-    if isinstance(routing_weights, Mapping):
+    by_task = isinstance(routing_weights, Mapping)
+    if isinstance(k, Mapping) and not (
+        by_task and set(k) <= set(routing_weights)
+    ):
+        tasks = list(routing_weights) if by_task else "one tensor, no dict"
+        raise ValueError(
+            "`k` may be a dict only by the tasks of `routing_weights`. "
+            f"Received: k={dict(k)}, routing_weights of {tasks}"
+        )
+    if by_task:
         return {
-            task: routing_statistics(weights, k)
+            task: _statistics(
+                weights, k.get(task) if isinstance(k, Mapping) else k
+            )
             for task, weights in routing_weights.items()
         }
-    weights = tf.cast(routing_weights, tf.float32)
-    num_experts = weights.shape[-1]
-    rows = tf.reshape(weights, [-1, num_experts])
-    num_rows = tf.cast(tf.shape(rows)[0], tf.float32)
-    counts = tf.math.count_nonzero(rows, axis=-1, dtype=tf.int32)
-    usage = expert_usage(rows)
-    cardinality = tf.math.divide_no_nan(
-        tf.cast(tf.reduce_sum(counts), tf.float32), num_rows
-    )
-    entropy = -tf.reduce_sum(tf.math.xlogy(usage, usage))
-    active = tf.math.count_nonzero(
-        tf.reduce_any(tf.not_equal(rows, 0.0), axis=0), dtype=tf.float32
+    return _statistics(routing_weights, k)
+
+
+def _statistics(routing_weights: Any, k: Any) -> dict[str, tf.Tensor]:
+    if k is not None and k < 1:
+        raise ValueError(f"`k` must be at least 1, or None. Received: k={k}")
+    rows, is_finite = routed_rows(routing_weights)
+    num_experts = rows.shape[-1]
+    usage = expert_usage(routing_weights)
+    is_used = tf.not_equal(rows, 0.0)
+    num_used = tf.reduce_sum(tf.cast(is_used, tf.float32), axis=-1)
+    cardinality = _mean_over(is_finite, num_used)
+    num_active = tf.reduce_sum(
+        tf.cast(tf.reduce_any(is_used, axis=0), tf.float32)
     )
     statistics = {
         "cardinality": cardinality,
         "sparsity": 1.0 - cardinality / num_experts,
-        "normalized_entropy": (
-            entropy / math.log(num_experts)
-            if num_experts > 1
-            else tf.constant(1.0)
-        ),
+        "normalized_entropy": _normalized_entropy(usage),
         "largest_share": tf.reduce_max(usage),
-        "active_experts": active,
-        "dead_experts": num_experts - active,
+        "active_experts": num_active,
+        "dead_experts": num_experts - num_active,
     }
     if k is not None:
-        within = tf.reduce_sum(tf.cast(counts <= k, tf.float32))
-        statistics["within_k"] = tf.math.divide_no_nan(within, num_rows)
+        statistics["within_k"] = _mean_over(
+            is_finite, tf.cast(num_used <= float(k), tf.float32)
+        )
     return statistics
+
+
+def _mean_over(is_counted: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    counted = tf.cast(is_counted, tf.float32)
+    return tf.reduce_sum(counted * values) / tf.reduce_sum(counted)
+
+
+def _normalized_entropy(usage: tf.Tensor) -> tf.Tensor:
+    if usage.shape[-1] == 1:
+        # The share itself: 1, and NaN like the others if nothing is counted.
+        return usage[0]
+    # 0 log 0 = 0
+    entropy = -tf.reduce_sum(tf.math.xlogy(usage, usage))
+    return entropy / math.log(usage.shape[-1])

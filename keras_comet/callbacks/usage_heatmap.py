@@ -1,0 +1,63 @@
+"""A picture of the expert usage of several gates."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+# Inches. A picture of very many tasks or experts gets finer, not larger.
+_LARGEST = 30.0
+
+
+def usage_heatmap(usage: Mapping[str, np.ndarray]) -> Any:
+    """Draws expert usage, a row for each task and a column for each expert.
+
+    Uses Matplotlib's objects and not pyplot, so that no figure, backend or
+    setting of the program is touched.
+
+    Args:
+        usage: dict from task to shares `(num_experts,)`. Tasks may have
+            different numbers of experts; cells they do not have stay empty.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    num_experts = max(len(shares) for shares in usage.values())
+    cells = np.full((len(usage), num_experts), np.nan)
+    for row, shares in zip(cells, usage.values(), strict=True):
+        row[: len(shares)] = shares
+    figure = Figure(
+        figsize=(
+            min(3.0 + 0.3 * num_experts, _LARGEST),
+            min(1.2 + 0.4 * len(usage), _LARGEST),
+        ),
+        layout="constrained",
+    )
+    axes = figure.add_subplot()
+    # The same colour means the same share at every step.
+    picture = axes.imshow(cells, aspect="auto", vmin=0.0, vmax=1.0)
+    axes.set_xlabel("expert")
+    axes.set_ylabel("task")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_yticks(range(len(usage)), list(usage))
+    figure.colorbar(picture, ax=axes, label="expert usage")
+    return figure
+
+
+def to_image(figure: Any) -> np.ndarray:
+    """Renders a figure.
+
+    Args:
+        figure: `matplotlib.figure.Figure`.
+
+    Returns:
+        A uint8 array `(height, width, 4)`, red, green, blue and alpha.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())

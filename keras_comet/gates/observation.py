@@ -1,0 +1,134 @@
+"""Looks at the routing weights of every gate in a model."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_comet._keras import keras
+from keras_comet.gates.base import Gate
+from keras_comet.gates.base import observe_gates
+
+
+def routing_weights(
+    model: keras.layers.Layer, inputs: Any
+) -> dict[str, np.ndarray]:
+    """Calls a model once and returns the weights of every gate in it.
+
+    Works for functional, Sequential and subclassed models, and wherever in
+    the model the gates are. The call is eager, with `training=False`, and
+    changes nothing.
+
+    Args:
+        model: Keras model or layer.
+        inputs: one batch of its inputs: array, tensor, or a dict, list or
+            tuple of them.
+
+    Returns:
+        A dict from the task of each gate, or the name of a gate without
+        task, to its routing weights `(..., num_experts)`, in the order of the
+        calls. Where two gates have the same label, `"/<gate name>"` is
+        appended to both. A gate that is called more than once gives the rows
+        of all its calls, `(rows, num_experts)`.
+
+    Raises:
+        ValueError: If no gate was called, or one inside a `tf.function`,
+            where weights have no values.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_comet
+
+    model = keras.Sequential(
+        [
+            keras.Input((16,)),
+            keras_comet.MixtureOfExperts(
+                [keras.layers.Dense(4) for _ in range(8)],
+                keras_comet.COMETGate(8, name="gate"),
+            ),
+        ]
+    )
+    weights = keras_comet.routing_weights(model, np.ones((3, 16)))
+    weights["gate"].shape  # (3, 8)
+    ```
+    """
+    return {
+        label: weights
+        for label, (_, weights) in observe_routing(model, inputs).items()
+    }
+
+
+def observe_routing(
+    model: keras.layers.Layer, inputs: Any
+) -> dict[str, tuple[Gate, np.ndarray]]:
+    """Does what `routing_weights` does, and returns the gates as well.
+
+    Args:
+        model: Keras model or layer.
+        inputs: one batch of its inputs.
+
+    Returns:
+        A dict from label to the gate and its routing weights.
+
+    Raises:
+        ValueError: If no gate was called, or one inside a `tf.function`.
+    """
+    # By identity, as Keras layers may have equal names.
+    calls: dict[int, tuple[Gate, list[np.ndarray]]] = {}
+
+    def observe(gate: Gate, weights: tf.Tensor) -> None:
+        if not hasattr(weights, "numpy"):
+            raise ValueError(
+                f"Gate {gate.name!r} was called in a graph, where routing "
+                "weights have no values to return. Call the model eagerly: "
+                "remove @tf.function from its `call`."
+            )
+        calls.setdefault(id(gate), (gate, []))[1].append(weights.numpy())
+
+    with observe_gates(observe):
+        model(tf.nest.map_structure(_to_tensor, inputs), training=False)
+    if not calls:
+        raise ValueError(
+            f"The model {model.name!r} called no gate, so there are no "
+            "routing weights to return. Expected: a model that contains at "
+            "least one keras_comet.Gate, for example in a MixtureOfExperts."
+        )
+    labels = _unique_labels([gate for gate, _ in calls.values()])
+    return {
+        label: (gate, _join(weights))
+        for label, (gate, weights) in zip(labels, calls.values(), strict=True)
+    }
+
+
+def _to_tensor(values: Any) -> Any:
+    """Makes strings a tensor, which Keras 3 does not do for a layer."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "OSU":
+        return tf.convert_to_tensor(values, tf.string)
+    return values
+
+
+def _unique_labels(gates: list[Gate]) -> list[str]:
+    labels = [gate.task or gate.name for gate in gates]
+    unique: list[str] = []
+    for label, gate in zip(labels, gates, strict=True):
+        if labels.count(label) > 1:
+            label = f"{label}/{gate.name}"
+        # Gates in different layers may even have equal names.
+        numbers = itertools.count(1)
+        candidate = label
+        while candidate in unique:
+            candidate = f"{label}_{next(numbers)}"
+        unique.append(candidate)
+    return unique
+
+
+def _join(weights: list[np.ndarray]) -> np.ndarray:
+    if len(weights) == 1:
+        return weights[0]
+    return np.concatenate(
+        [each.reshape(-1, each.shape[-1]) for each in weights]
+    )
