@@ -5,7 +5,7 @@ from keras_comet.gates.comet_gate import COMETGate
 from keras_comet.gates.dselect_k_gate import DSelectKGate
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.hash_gate import HashGate
-from keras_comet.gates.routing_weights import routing_weights
+from keras_comet.gates.observation import routing_weights
 from keras_comet.gates.softmax_gate import SoftmaxGate
 from keras_comet.gates.top_k_gate import TopKGate
 
