@@ -37,8 +37,8 @@ def usage_heatmap(usage: Mapping[str, np.ndarray]) -> Any:
         layout="constrained",
     )
     axes = figure.add_subplot()
-    # The same colour means the same share at every step.
-    picture = axes.imshow(cells, aspect="auto", vmin=0.0, vmax=1.0)
+    # From 0, so that an expert which nobody uses is always the darkest.
+    picture = axes.imshow(cells, aspect="auto", vmin=0.0)
     axes.set_xlabel("expert")
     axes.set_ylabel("task")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

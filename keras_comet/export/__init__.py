@@ -1,4 +1,4 @@
-"""Export for TensorFlow Serving."""
+"""Export of models for serving."""
 
 from keras_comet.export.saved_model import export_saved_model
 

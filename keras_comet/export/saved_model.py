@@ -1,10 +1,9 @@
-"""SavedModels that TensorFlow Serving loads."""
+"""Export as a SavedModel that TensorFlow Serving loads."""
 
 import contextlib
+import io
 import os
-import pathlib
-import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -13,104 +12,120 @@ import tensorflow as tf
 
 from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
+from keras_comet.export.signature import call_by_names
+from keras_comet.export.signature import find_input_signature
+from keras_comet.export.signature import name_outputs
+from keras_comet.gates.base import Gate
 
 
 def export_saved_model(
-    model: Any,
-    path: Any,
+    model: keras.Model,
+    path: str | os.PathLike[str],
     hard_routing: bool = False,
     input_signature: Mapping[str, tf.TensorSpec] | None = None,
-) -> pathlib.Path:
-    """Writes a model as a SavedModel with named inputs and outputs.
+) -> str | os.PathLike[str]:
+    """Writes a model as a SavedModel for TensorFlow Serving.
 
-    The signature `serving_default` takes one input per feature, by name and
-    for any batch size, and returns one output per task, by name.
+    The SavedModel has one signature, `"serving_default"`: inference on a
+    batch of any size. Inputs and outputs have names, one output for each
+    task. It needs neither this package nor Keras to load, holds no Python
+    function, and serving assigns no variable.
+
+    The files are written beside `path` and moved there at the end: `path`
+    holds a whole export or does not exist. For TensorFlow Serving, end it
+    with a version number, as in `"models/recommender/1"`.
 
     Args:
-        model: built Keras model. `MultiGateRecommender` and functional models
-            know their inputs; others need `input_signature`.
-        path: str or path of the directory to make.
-        hard_routing: bool. Whether gates with smooth-steps round their
-            routing, so that at most k experts run. Defaults to `False`.
-        input_signature: dict from input name to `tf.TensorSpec`. Defaults to
-            `None`: what the model says.
+        model: Keras model, built.
+        path: str or path. A directory that does not exist yet.
+        hard_routing: bool. Whether to switch the hard routing mode on, in the
+            export alone, for all gates that have one (`COMETGate`,
+            `DSelectKGate`), so that no example gets more than k experts. The
+            other gates are as they always are. Defaults to `False`.
+        input_signature: dict from input name to `tf.TensorSpec`, the first
+            axis of each `None`. Defaults to `None`: what the model's
+            attribute `input_signature` says, or the inputs of a functional
+            or Sequential model. Required for other models; they are called
+            with arguments of these names if `call` has them, or else with
+            one dict.
 
     Returns:
-        The path.
+        `path`, as given.
 
     Raises:
-        ValueError: If the path exists, or the inputs are not known.
+        ValueError: If something exists at `path`, the model is not built or
+            no Keras model, inputs are not described or have a fixed batch
+            size, or outputs are no tensors.
+
+    Example:
+
+    ```python
+    import tempfile
+    import keras
+    import keras_comet
+
+    inputs = keras.Input((16,), name="features")
+    hidden = keras_comet.MixtureOfExperts(
+        [keras.layers.Dense(4) for _ in range(8)], keras_comet.COMETGate(8)
+    )(inputs)
+    model = keras.Model(inputs, {"click": keras.layers.Dense(1)(hidden)})
+    path = tempfile.mkdtemp() + "/1"
+    keras_comet.export_saved_model(model, path, hard_routing=True)
+    ```
     """
-    path = pathlib.Path(path)
-    if path.exists():
+    _check_model(model)
+    target = os.fspath(path).rstrip("/" + os.sep)
+    if tf.io.gfile.exists(target):
         raise ValueError(
-            "`path` must not exist, as nothing is overwritten. "
-            f"Received: {path}. Remove it, or name another."
+            "An export overwrites nothing. Expected: a path that does not "
+            f"exist. Received: path={target!r}. Remove it, or write the next "
+            "version beside it."
         )
-    signature = _find_signature(model, input_signature)
-    specs = {
-        name: tf.TensorSpec(spec.shape, spec.dtype, name=name)
-        for name, spec in signature.items()
-    }
-    by_name = input_signature is not None or hasattr(model, "input_signature")
+    signature = find_input_signature(model, input_signature)
 
-    def serve(inputs: Any) -> dict[str, tf.Tensor]:
-        if not by_name and len(inputs) == 1:
-            [inputs] = inputs.values()
-        elif not by_name and not isinstance(model.input, dict):
-            inputs = [inputs[name] for name in specs]
-        outputs = model(inputs, training=False)
-        if isinstance(outputs, Mapping):
-            return dict(outputs)
-        if isinstance(outputs, (list, tuple)):
-            return dict(zip(model.output_names, outputs, strict=True))
-        return {"output": outputs}
+    def serve(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return name_outputs(model, call_by_names(model, inputs))
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed at the end, so that a crash leaves no half export behind.
-    unfinished = tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)
+    parent, name = os.path.split(target)
+    if parent:
+        tf.io.gfile.makedirs(parent)
+    # No number, which TensorFlow Serving would take for a version.
+    partial = os.path.join(parent, f".{name}.partial-{uuid.uuid4().hex}")
     try:
-        archive = keras.export.ExportArchive()
-        archive.track(model)
-        with _hard_routing(model, hard_routing):
-            archive.add_endpoint(
-                "serving_default", serve, input_signature=[specs]
-            )
-            archive.write_out(unfinished)
-        os.rename(unfinished, path)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+        with _routing_hard(model) if hard_routing else contextlib.nullcontext():
+            archive = keras.export.ExportArchive()
+            archive.track(model)
+            archive.add_endpoint("serving_default", serve, [signature])
+            # Keras prints where it wrote, which is not where it will be.
+            with contextlib.redirect_stdout(io.StringIO()):
+                archive.write_out(partial)
+        tf.io.gfile.rename(partial, target)
+    finally:
+        if tf.io.gfile.exists(partial):
+            tf.io.gfile.rmtree(partial)
     return path
 
 
-def _find_signature(
-    model: Any, given: Mapping[str, tf.TensorSpec] | None
-) -> Mapping[str, tf.TensorSpec]:
-    if given is not None:
-        return given
-    if hasattr(model, "input_signature"):
-        return model.input_signature
-    tensors = getattr(model, "inputs", None)
-    if not model.built or not tensors:
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.layers.Layer):
         raise ValueError(
-            "The model must be functional and built, or its inputs named by "
-            "`input_signature`, a dict from name to tf.TensorSpec. Received: "
-            f"{type(model).__name__} {model.name!r}"
+            f"`model` must be a model of {keras.__name__} "
+            f"{keras.__version__}. Received: {type(model)}"
         )
-    return {
-        each.name: tf.TensorSpec([None, *each.shape[1:]], each.dtype)
-        for each in tensors
-    }
+    if not model.built:
+        raise ValueError(
+            f"The model {model.name!r} is not built, so it has no variables "
+            "to export. Call it on a batch, or fit it, first."
+        )
 
 
 @contextlib.contextmanager
-def _hard_routing(model: Any, wanted: bool) -> Iterator[None]:
-    """Rounds routing while the model is traced anew."""
+def _routing_hard(model: keras.Model) -> Iterator[None]:
+    """Switches hard routing on in all gates that can, and back again."""
     gates = [
         layer
         for layer in flatten_layers(model)
-        if wanted and hasattr(layer, "hard_routing")
+        if isinstance(layer, Gate) and hasattr(layer, "hard_routing")
     ]
     before = [gate.hard_routing for gate in gates]
     try:

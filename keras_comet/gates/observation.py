@@ -79,36 +79,35 @@ def observe_routing(
     """
     # By identity, as Keras layers may have equal names.
     calls: dict[int, tuple[Gate, list[np.ndarray]]] = {}
+    in_graph: dict[int, Gate] = {}
 
     def observe(gate: Gate, weights: tf.Tensor) -> None:
-        if not hasattr(weights, "numpy"):
-            raise ValueError(
-                f"Gate {gate.name!r} was called in a graph, where routing "
-                "weights have no values to return. Call the model eagerly: "
-                "remove @tf.function from its `call`."
-            )
-        calls.setdefault(id(gate), (gate, []))[1].append(weights.numpy())
+        if hasattr(weights, "numpy"):
+            calls.setdefault(id(gate), (gate, []))[1].append(weights.numpy())
+        else:
+            in_graph[id(gate)] = gate
 
     with observe_gates(observe):
-        model(tf.nest.map_structure(_to_tensor, inputs), training=False)
+        model(inputs, training=False)
+    # Keras 3 traces a model that is not built before it calls it eagerly.
+    unseen = [gate.name for key, gate in in_graph.items() if key not in calls]
+    if unseen:
+        raise ValueError(
+            "Gates were called in a graph, where weights have no values to "
+            f"return. Received: gates {unseen} of model {model.name!r}. "
+            "Remove @tf.function from the `call` around them."
+        )
     if not calls:
         raise ValueError(
             f"The model {model.name!r} called no gate, so there are no "
             "routing weights to return. Expected: a model that contains at "
-            "least one keras_comet.Gate, for example in a MixtureOfExperts."
+            "least one keras_comet.Gate, outside of any @tf.function."
         )
     labels = _unique_labels([gate for gate, _ in calls.values()])
     return {
         label: (gate, _join(weights))
         for label, (gate, weights) in zip(labels, calls.values(), strict=True)
     }
-
-
-def _to_tensor(values: Any) -> Any:
-    """Makes strings a tensor, which Keras 3 does not do for a layer."""
-    if isinstance(values, np.ndarray) and values.dtype.kind in "OSU":
-        return tf.convert_to_tensor(values, tf.string)
-    return values
 
 
 def _unique_labels(gates: list[Gate]) -> list[str]:

@@ -1,48 +1,296 @@
+import pathlib
+import sys
+
 import numpy as np
+import pytest
 import tensorflow as tf
-from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.backend.event_processing.event_accumulator import TENSORS
+from tensorboard.backend.event_processing.event_accumulator import (
+    EventAccumulator,
+)
 
 import keras_comet
 from keras_comet._keras import keras
+from keras_comet.callbacks import GateSparsityLogger
+from keras_comet.callbacks.usage_heatmap import to_image
+from keras_comet.callbacks.usage_heatmap import usage_heatmap
+from keras_comet.gates.observation import routing_weights
+
+RNG = np.random.default_rng(0)
+FEATURES = RNG.normal(size=(48, 3)).astype("float32")
+LABELS = {t: RNG.normal(size=(48, 1)).astype("float32") for t in ("buy", "see")}
+PROBE = FEATURES[:20]
+
+SPARSE = {
+    "cardinality",
+    "sparsity",
+    "normalized_entropy",
+    "largest_share",
+    "active_experts",
+    "dead_experts",
+}
 
 
 def make_model():
-    inputs = keras.Input((6,))
+    """Two tasks: a gate with a cap, and one without."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((3,))
     mixtures = keras_comet.MultiGateMixtureOfExperts(
-        [keras.layers.Dense(3) for _ in range(4)],
-        {"a": keras_comet.TopKGate(4, k=2), "b": keras_comet.COMETGate(4)},
+        [keras.layers.Dense(4, "relu") for _ in range(5)],
+        {"buy": keras_comet.COMETGate(5), "see": keras_comet.SoftmaxGate(5)},
     )(inputs)
-    outputs = {t: keras.layers.Dense(1)(m) for t, m in mixtures.items()}
-    model = keras.Model(inputs, outputs)
-    model.compile("sgd", {"a": "mse", "b": "mse"})
+    model = keras.Model(
+        inputs,
+        {
+            task: keras.layers.Dense(1, name=task)(mixture)
+            for task, mixture in mixtures.items()
+        },
+    )
+    model.compile(keras.optimizers.SGD(0.5), {"buy": "mse", "see": "mse"})
     return model
 
 
-def test_event_file_holds_what_the_gates_did(tmp_path):
-    model = make_model()
-    x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
-    logger = keras_comet.GateSparsityLogger(tmp_path, x)
-    y = {"a": x[:, :1], "b": x[:, 1:2]}
-    model.fit(x, y, epochs=2, callbacks=[logger], verbose=0)
-    events = event_accumulator.EventAccumulator(
-        str(tmp_path / "gates"), {event_accumulator.TENSORS: 0}
+def fit(model, logger, epochs=2, **kwargs):
+    return model.fit(
+        FEATURES,
+        LABELS,
+        batch_size=16,
+        epochs=epochs,
+        callbacks=[logger],
+        verbose=0,
+        shuffle=False,
+        **kwargs,
+    )
+
+
+def log_step_0(model, logger):
+    """What `fit` does until the first batch, without its cost."""
+    logger.set_model(model)
+    logger.on_train_begin()
+    logger.on_epoch_begin(0)
+    logger.on_train_end()
+
+
+def read_events(log_dir):
+    """tag -> {step: value}"""
+    events = EventAccumulator(
+        str(pathlib.Path(log_dir) / "gates"), size_guidance={TENSORS: 0}
     )
     events.Reload()
-    # Where pictures and histograms are filed differs between TensorBoards.
-    tags = {
-        tag
-        for kind in events.Tags().values()
-        if isinstance(kind, list)
-        for tag in kind
+    return {
+        tag: {
+            event.step: tf.make_ndarray(event.tensor_proto)
+            for event in events.Tensors(tag)
+        }
+        for tag in events.Tags()["tensors"]
     }
-    assert {"gates/expert_usage", "gates/a/expert_usage"} <= tags
-    last = events.Tensors("gates/a/cardinality")[-1]
-    np.testing.assert_allclose(tf.make_ndarray(last.tensor_proto), 2.0)
-    weights = keras_comet.routing_weights(model, x)
-    # The state at the start, and one entry for each epoch.
-    assert len(logger.history) == 3
-    np.testing.assert_allclose(
-        logger.history[-1]["b"]["cardinality"],
-        (weights["b"] > 0).sum(axis=1).mean(),
-        rtol=1e-6,
+
+
+def statistics_by_hand(weights, k=None):
+    usage = weights.mean(axis=0)
+    shares = usage[usage > 0]
+    cardinality = (weights != 0).sum(axis=-1)
+    active = (weights != 0).any(axis=0).sum()
+    result = {
+        "cardinality": cardinality.mean(),
+        "sparsity": 1 - cardinality.mean() / weights.shape[1],
+        "normalized_entropy": -np.sum(shares * np.log(shares))
+        / np.log(weights.shape[1]),
+        "largest_share": usage.max(),
+        "active_experts": active,
+        "dead_experts": weights.shape[1] - active,
+    }
+    if k is not None:
+        result["within_k"] = (cardinality <= k).mean()
+    return result
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A model trained with a logger, and the weights at each step."""
+    tmp_path = tmp_path_factory.mktemp("logs")
+    model = make_model()
+    logger = GateSparsityLogger(tmp_path, PROBE)
+    weights = {0: routing_weights(model, PROBE)}
+    record = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: weights.update(
+            {epoch + 1: routing_weights(model, PROBE)}
+        )
     )
+    history = model.fit(
+        FEATURES, LABELS, epochs=3, callbacks=[record, logger], verbose=0
+    )
+    assert not any("cardinality" in name for name in history.history)
+    return logger, weights, read_events(tmp_path)
+
+
+def test_event_file_equals_numpy(trained):
+    logger, weights, events = trained
+    assert set(events) == {
+        *(f"gates/buy/{name}" for name in (*SPARSE, "within_k")),
+        *(f"gates/see/{name}" for name in SPARSE),
+        "gates/buy/expert_usage",
+        "gates/see/expert_usage",
+        "gates/expert_usage",
+    }
+    assert logger.steps == [0, 1, 2, 3]
+    for step, by_task in weights.items():
+        for task, k in (("buy", 2), ("see", None)):
+            expected = statistics_by_hand(by_task[task], k)
+            assert logger.history[step][task] == pytest.approx(
+                expected, abs=1e-5
+            )
+            for name, value in expected.items():
+                assert events[f"gates/{task}/{name}"][step] == pytest.approx(
+                    value, abs=1e-5
+                )
+    # Training moved the gates, so that the steps differ.
+    assert len({h["see"]["largest_share"] for h in logger.history}) == 4
+
+
+def test_histogram_holds_every_expert(trained):
+    _, weights, events = trained
+    for step, by_task in weights.items():
+        usage = by_task["see"].mean(axis=0)
+        # (buckets, [left edge, right edge, count])
+        buckets = events["gates/see/expert_usage"][step]
+        assert buckets[:, 2].sum() == 5
+        assert buckets[0, 0] == pytest.approx(usage.min(), abs=1e-5)
+        assert buckets[-1, 1] == pytest.approx(usage.max(), abs=1e-5)
+
+
+def test_image_can_be_decoded(trained):
+    _, _, events = trained
+    width, height, png = events["gates/expert_usage"][3]
+    image = tf.io.decode_png(png).numpy()
+    assert image.shape[:2] == (int(height), int(width))
+    assert len(np.unique(image.reshape(-1, image.shape[-1]), axis=0)) > 10
+
+
+def test_training_is_the_same_with_and_without(tmp_path):
+    plain, logged = make_model(), make_model()
+    fit(plain, keras.callbacks.Callback())
+    fit(logged, GateSparsityLogger(tmp_path, PROBE))
+    for one, other in zip(
+        plain.get_weights(), logged.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_frequency_skips_epochs_and_steps_go_on_when_resumed(tmp_path):
+    model = make_model()
+    logger = GateSparsityLogger(tmp_path, PROBE, frequency=2)
+    fit(model, logger, epochs=5)
+    assert logger.steps == [0, 2, 4]
+    fit(model, logger, epochs=6, initial_epoch=5)
+    assert logger.steps == [0, 2, 4, 5, 6]
+    assert len(logger.history) == 5
+    assert set(read_events(tmp_path)["gates/buy/cardinality"]) == {
+        *logger.steps
+    }
+
+
+def test_first_batch_of_a_data_set_is_the_probe(tmp_path):
+    pairs = tf.data.Dataset.from_tensor_slices((FEATURES, LABELS)).batch(20)
+    alone = tf.data.Dataset.from_tensor_slices(FEATURES).batch(20)
+    model = make_model()
+    histories = []
+    for probe in (PROBE, pairs, alone):
+        logger = GateSparsityLogger(tmp_path, probe)
+        log_step_0(model, logger)
+        histories.append(logger.history)
+    assert len(histories[0]) == 1
+    assert histories[0] == histories[1] == histories[2]
+
+
+def test_model_that_is_not_built_has_no_step_0(tmp_path):
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.moe = keras_comet.MixtureOfExperts(
+                [keras.layers.Dense(1) for _ in range(4)],
+                keras_comet.HashGate(4, name="gate"),
+            )
+
+        def call(self, inputs):
+            return self.moe((inputs["x"], inputs["user"]))
+
+    users = np.array([["ann"], ["bob"]])[np.arange(48) % 2]
+    model = Subclassed()
+    model.compile("sgd", "mse")
+    logger = GateSparsityLogger(tmp_path, {"x": PROBE, "user": users[:20]})
+    data = tf.data.Dataset.from_tensor_slices(
+        ({"x": FEATURES, "user": users}, LABELS["buy"])
+    )
+    was_built = []
+    seen = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: was_built.append(model.built)
+    )
+    model.fit(data.batch(16), epochs=1, verbose=0, callbacks=[seen, logger])
+    # Keras 3 builds a model before the first epoch, Keras 2 in it.
+    assert logger.steps == ([0, 1] if was_built[0] else [1])
+    assert logger.history[-1]["gate"]["within_k"] == 1.0
+    assert logger.history[-1]["gate"]["cardinality"] == 1.0
+
+
+def test_works_next_to_the_tensorboard_callback(tmp_path):
+    with tf.summary.record_if(False):
+        log_step_0(make_model(), GateSparsityLogger(tmp_path, PROBE))
+    assert set(read_events(tmp_path)["gates/see/sparsity"]) == {0}
+
+
+def test_diverged_model_is_logged(tmp_path):
+    model = make_model()
+    model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+    logger = GateSparsityLogger(tmp_path, PROBE)
+    log_step_0(model, logger)
+    assert logger.history[-1]["see"]["dead_experts"] == 5.0
+    assert np.isnan(logger.history[-1]["see"]["cardinality"])
+
+
+def test_heatmap_has_labelled_axes_and_a_colour_bar():
+    figure = usage_heatmap({"buy": np.ones(3) / 3, "see": np.ones(5) / 5})
+    axes, bar = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("expert", "task")
+    assert bar.get_ylabel() == "expert usage"
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["buy", "see"]
+    cells = axes.images[0].get_array()
+    np.testing.assert_allclose(cells[0, :3], 1 / 3)
+    np.testing.assert_allclose(cells[1], 1 / 5)
+    assert cells.mask[0].tolist() == [False] * 3 + [True] * 2
+    image = to_image(figure)
+    assert image.dtype == np.uint8 and image.ndim == 3
+
+
+def test_heatmap_of_many_experts_has_bounded_size():
+    usage = {f"task {i}": np.ones(2000) / 2000 for i in range(200)}
+    assert max(usage_heatmap(usage).get_size_inches()) <= 30
+
+
+def test_pyplot_is_not_used(tmp_path):
+    loaded = "matplotlib.pyplot" in sys.modules
+    to_image(usage_heatmap({"buy": np.ones(3) / 3}))
+    assert ("matplotlib.pyplot" in sys.modules) == loaded
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "tensorboard"])
+def test_missing_extra_says_what_to_install(tmp_path, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=r"keras-comet\[tensorboard\]"):
+        GateSparsityLogger(tmp_path, PROBE)
+
+
+def test_bad_arguments_raise(tmp_path):
+    with pytest.raises(ValueError, match="Received: frequency=0"):
+        GateSparsityLogger(tmp_path, PROBE, frequency=0)
+    empty = tf.data.Dataset.from_tensor_slices(FEATURES[:0]).batch(4)
+    with pytest.raises(ValueError, match="at least one batch"):
+        GateSparsityLogger(tmp_path, empty)
+
+
+def test_model_without_gate_raises(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    logger = GateSparsityLogger(tmp_path, PROBE)
+    with pytest.raises(ValueError, match="called no gate"):
+        model.fit(FEATURES, LABELS["buy"], callbacks=[logger], verbose=0)

@@ -1,75 +1,474 @@
+"""Exports every kind of model once, serves all in one other process."""
+
+import contextlib
+import json
+import os
 import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_comet
+from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
+from keras_comet.export import export_saved_model
 
-SERVE = pathlib.Path(__file__).parents[2] / "examples" / "serve.py"
+BATCHES = (1, 5, 17)
+NUM_EXPERTS = 5
+K = 2
+TASKS = ("rating", "click")
+USERS = ["ann", "bob", "cid"]
+
+# kind -> (new gate, what it reads)
+GATES = {
+    "comet": (lambda: keras_comet.COMETGate(NUM_EXPERTS, k=K), "features"),
+    "comet_permuted": (
+        lambda: keras_comet.COMETGate(
+            NUM_EXPERTS, permutation=permutation([3, 0, 4, 1, 2])
+        ),
+        "features",
+    ),
+    "dselect_k": (
+        lambda: keras_comet.DSelectKGate(NUM_EXPERTS, k=K),
+        "features",
+    ),
+    "dselect_k_static": (
+        lambda: keras_comet.DSelectKGate(
+            NUM_EXPERTS, example_conditioned=False
+        ),
+        "features",
+    ),
+    "top_k": (
+        lambda: keras_comet.TopKGate(NUM_EXPERTS, noise=True),
+        "features",
+    ),
+    "hash_table": (
+        lambda: keras_comet.HashGate(NUM_EXPERTS, num_ids=len(USERS) + 1),
+        "ids",
+    ),
+    "hash_strings": (lambda: keras_comet.HashGate(NUM_EXPERTS), "user"),
+    "softmax": (lambda: keras_comet.SoftmaxGate(NUM_EXPERTS), "features"),
+}
+HARD = ("comet_hard", "dselect_k_hard")
 
 
-def make_model(gate):
+def permutation(assignment):
+    result = keras_comet.ExpertPermutation(len(assignment))
+    result.assignment.assign([assignment])
+    return result
+
+
+def make_inputs():
+    """More rows than one, unknown users among them."""
+    rng = np.random.default_rng(0)
+    return {
+        "user": np.array(rng.choice([*USERS, "eve"], max(BATCHES))),
+        "item": rng.integers(0, 9, max(BATCHES)),
+        "dense": rng.normal(size=(max(BATCHES), 3)).astype("float32"),
+    }
+
+
+def make_model(kind, as_list=False):
+    make_gate, reads = GATES[kind]
+    # The order is neither alphabetical nor that of use.
+    inputs = {
+        "user": keras.Input((), dtype="string", name="user"),
+        "item": keras.Input((), dtype="int64", name="item"),
+        "dense": keras.Input((3,), name="dense"),
+    }
+    ids = keras.layers.StringLookup(vocabulary=USERS)(inputs["user"])
+    embedded = keras.layers.Embedding(len(USERS) + 1, 4)(ids)
+    items = keras.layers.Embedding(9, 4)(inputs["item"])
+    features = keras.layers.Concatenate()([inputs["dense"], items, embedded])
+    given = {"ids": ids, "user": inputs["user"]}.get(reads)
+    hidden = keras_comet.MixtureOfExperts(
+        [keras.layers.Dense(6, "relu") for _ in range(NUM_EXPERTS)],
+        make_gate(),
+    )(features if given is None else (features, given))
+    mixtures, weights = keras_comet.MultiGateMixtureOfExperts(
+        [keras.layers.Dense(4) for _ in range(NUM_EXPERTS)],
+        {task: make_gate() for task in TASKS},
+    )(
+        hidden if given is None else (hidden, given),
+        return_routing_weights=True,
+    )
+    outputs = {task: keras.layers.Dense(1)(mixtures[task]) for task in TASKS}
+    for task in TASKS:
+        outputs[f"{task}_weights"] = weights[task]
+    if as_list:
+        return keras.Model(
+            list(inputs.values()),
+            [
+                keras.layers.Dense(1, name=f"{task}_tower")(mixtures[task])
+                for task in TASKS
+            ],
+        )
+    return keras.Model(inputs, outputs)
+
+
+class TensorModel(keras.Model):
+    """Takes one tensor and returns a list; `dense` is its argument's name."""
+
+    def __init__(self):
+        super().__init__()
+        self.moe = keras_comet.MixtureOfExperts(
+            [keras.layers.Dense(2) for _ in range(3)], keras_comet.TopKGate(3)
+        )
+
+    def call(self, dense):
+        mixture = self.moe(dense)
+        return [mixture, -mixture]
+
+
+class DictModel(TensorModel):
+    """Takes a dict, says itself which, and returns one tensor."""
+
+    def call(self, inputs):
+        scale = tf.cast(inputs["item"], tf.float32)[:, tf.newaxis]
+        return super().call(inputs["dense"])[0] * scale
+
+    def input_signature(self):
+        return {
+            "item": tf.TensorSpec([None], tf.int64),
+            "dense": tf.TensorSpec([None, 3], tf.float32),
+        }
+
+
+def make_sequential(*layers):
+    gate = keras_comet.TopKGate(3)
+    experts = [keras.layers.Dense(2) for _ in range(3)]
+    return keras.Sequential(
+        [*layers, keras_comet.MixtureOfExperts(experts, gate)]
+    )
+
+
+def make_recommender():
     return keras_comet.MultiGateRecommender(
         features={
-            "user": keras_comet.CategoricalFeature(["ann", "bob"], 4),
-            "age": keras_comet.NumericFeature(30.0, 100.0),
+            "user": keras_comet.CategoricalFeature(USERS, embedding_dim=4),
+            "item": keras_comet.CategoricalFeature(range(9), embedding_dim=4),
+            "dense": keras_comet.NumericFeature([0.0] * 3, [1.0] * 3),
         },
-        experts=[keras.layers.Dense(6, "relu") for _ in range(5)],
-        gates={"click": gate(), "rating": gate()},
-        tasks=[
-            keras_comet.Task("click", "mse"),
-            keras_comet.Task("rating", "mse"),
-        ],
+        experts=[keras.layers.Dense(4) for _ in range(NUM_EXPERTS)],
+        gates={
+            "rating": keras_comet.COMETGate(NUM_EXPERTS),
+            "click": keras_comet.HashGate(NUM_EXPERTS),
+        },
+        tasks=[keras_comet.Task(task, "mse") for task in TASKS],
+        tower_units=[3],
     )
+
+
+def to_tensors(inputs):
+    return tf.nest.map_structure(tf.constant, inputs)
+
+
+@contextlib.contextmanager
+def routing_hard(model):
+    gates = [g for g in flatten_layers(model) if hasattr(g, "hard_routing")]
+    assert gates
+    for gate in gates:
+        gate.hard_routing = True
+    yield
+    for gate in gates:
+        gate.hard_routing = False
+
+
+class Exports:
+    """Collects exports, and what serving them should return."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.expected = {}
+        self.inputs = {}
+        self.models = {}
+
+    def add(self, name, model, inputs, expected, **kwargs):
+        path = self.directory / name / "1"
+        assert export_saved_model(model, path, **kwargs) == path
+        if kwargs.get("hard_routing"):
+            self.models[name] = model
+        self.inputs[name] = sorted(inputs)
+        self.expected[name] = tf.nest.map_structure(np.asarray, expected)
+        np.savez(
+            self.directory / f"{name}_inputs.npz",
+            **{
+                f"{batch}:{key}": value[:batch]
+                for key, value in inputs.items()
+                for batch in BATCHES
+            },
+        )
+
+    def serve(self):
+        cases = [
+            {
+                "path": str(self.directory / name / "1"),
+                "inputs": str(self.directory / f"{name}_inputs.npz"),
+                "outputs": str(self.directory / f"{name}_outputs.npz"),
+            }
+            for name in self.expected
+        ]
+        (self.directory / "cases.json").write_text(json.dumps(cases))
+        subprocess.run(
+            [
+                sys.executable,
+                "-I",
+                str(pathlib.Path(__file__).with_name("serve.py")),
+                str(self.directory / "cases.json"),
+                str(self.directory / "report.json"),
+            ],
+            check=True,
+            cwd="/",
+            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        )
+        report = json.loads((self.directory / "report.json").read_text())
+        self.report = dict(zip(self.expected, report, strict=True))
+        self.served = {}
+        for name in self.expected:
+            with np.load(self.directory / f"{name}_outputs.npz") as outputs:
+                self.served[name] = dict(outputs)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    result = Exports(tmp_path_factory.mktemp("exports"))
+    inputs = make_inputs()
+    tensors = to_tensors(inputs)
+    for kind in GATES:
+        model = make_model(kind)
+        # Also leaves a trace with soft routing behind, before any export.
+        result.add(kind, model, inputs, model.predict(tensors, verbose=0))
+        if f"{kind}_hard" in HARD:
+            with routing_hard(model):
+                expected = model(tensors, training=False)
+            result.add(
+                f"{kind}_hard", model, inputs, expected, hard_routing=True
+            )
+
+    model = make_model("softmax", as_list=True)
+    predictions = model.predict(list(tensors.values()), verbose=0)
+    names = [f"{task}_tower" for task in TASKS]
+    expected = dict(zip(names, predictions, strict=True))
+    result.add("list", model, inputs, expected)
+
+    dense = {"dense": inputs["dense"]}
+    model = make_sequential(keras.Input((3,), name="dense"))
+    expected = model.predict(inputs["dense"], verbose=0)
+    result.add("sequential", model, dense, {"output": expected})
+
+    model = make_sequential()
+    expected = model(inputs["dense"])
+    signature = {"dense": tf.TensorSpec([None, 3])}
+    result.add(
+        "sequential_built_by_call",
+        model,
+        dense,
+        {"output": expected},
+        input_signature=signature,
+    )
+
+    model = TensorModel()
+    first, second = model.predict(inputs["dense"], verbose=0)
+    result.add(
+        "tensor",
+        model,
+        dense,
+        {"output_0": first, "output_1": second},
+        input_signature=signature,
+    )
+
+    model = DictModel()
+    numbers = {name: inputs[name] for name in ("dense", "item")}
+    expected = model.predict(numbers, verbose=0)
+    result.add("dict", model, numbers, {"output": expected})
+
+    model = make_recommender()
+    result.add("recommender", model, inputs, model.predict(inputs, verbose=0))
+
+    del model
+    keras.backend.clear_session()
+    result.serve()
+    return result
+
+
+CASES = (
+    *GATES,
+    *HARD,
+    "list",
+    "sequential",
+    "sequential_built_by_call",
+    "tensor",
+    "dict",
+    "recommender",
+)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_served_outputs_equal_keras_at_any_batch_size(exports, case):
+    served = exports.served[case]
+    expected = exports.expected[case]
+    assert set(served) == {f"{b}:{key}" for b in BATCHES for key in expected}
+    for name, value in served.items():
+        batch, _, key = name.partition(":")
+        np.testing.assert_allclose(
+            value, expected[key][: int(batch)], atol=1e-5, err_msg=name
+        )
+
+
+def test_signature_names_inputs_and_outputs(exports):
+    for case, report in exports.report.items():
+        signatures = set(report["signatures"]) - {"__saved_model_init_op"}
+        assert signatures == {"serving_default"}, case
+        assert report["outputs"] == sorted(exports.expected[case]), case
+        assert sorted(report["inputs"]) == exports.inputs[case]
+        for name, shape in report["inputs"].items():
+            assert shape == ([-1, 3] if name == "dense" else [-1]), case
+
+
+def test_graph_has_no_python_and_no_assignment(exports):
+    for case, report in exports.report.items():
+        ops = report["ops"]
+        # The walk does reach into the functions.
+        assert {"StatefulPartitionedCall", "MatMul"} <= set(ops), case
+        for op in ops:
+            assert "PyFunc" not in op, case
+            assert "ResourceScatter" not in op, case
+            assert not op.startswith(("Assign", "Restore", "Scatter")), case
+
+
+@pytest.mark.parametrize("case", HARD)
+def test_hard_routing_caps_the_experts_in_the_export_alone(exports, case):
+    soft = exports.expected[case.removesuffix("_hard")]
+    for task in TASKS:
+        key = f"{task}_weights"
+        weights = exports.served[case][f"{max(BATCHES)}:{key}"]
+        assert (weights != 0.0).sum(axis=-1).max() <= K
+        np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-6)
+        assert (soft[key] != 0.0).sum(axis=-1).max() > K
+    gates = [
+        layer
+        for layer in flatten_layers(exports.models[case])
+        if isinstance(layer, keras_comet.Gate)
+    ]
+    assert [gate.hard_routing for gate in gates] == [False] * 3
+    after = exports.models[case](to_tensors(make_inputs()), training=False)
+    for key, value in soft.items():
+        np.testing.assert_allclose(after[key], value, atol=1e-5)
+
+
+def test_export_keeps_a_gate_hard_that_was_hard(tmp_path):
+    model = make_sequential(keras.Input((3,)))
+    gate = keras_comet.COMETGate(3, hard_routing=True)
+    model.add(
+        keras_comet.MixtureOfExperts(
+            [keras.layers.Dense(2) for _ in range(3)], gate
+        )
+    )
+    export_saved_model(model, tmp_path / "1", hard_routing=True)
+    assert gate.hard_routing is True
+
+
+@pytest.mark.parametrize("make", ["mkdir", "touch"])
+def test_existing_path_is_not_touched(tmp_path, make):
+    path = tmp_path / "1"
+    getattr(path, make)()
+    if path.is_dir():
+        (path / "mine").write_text("precious")
+    before = path.stat().st_mtime_ns
+    model = make_sequential(keras.Input((3,)))
+    with pytest.raises(ValueError, match="does not exist. Received: path="):
+        export_saved_model(model, str(path) + "/")
+    assert path.stat().st_mtime_ns == before
+    assert os.listdir(tmp_path) == ["1"]
+
+
+def test_failure_leaves_nothing_behind_and_gates_as_they_were(
+    tmp_path, monkeypatch
+):
+    gate = keras_comet.COMETGate(3)
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras_comet.MixtureOfExperts(
+                [keras.layers.Dense(2) for _ in range(3)], gate
+            ),
+        ]
+    )
+
+    def write_out(self, path, *args, **kwargs):
+        assert gate.hard_routing is True
+        pathlib.Path(path).mkdir()
+        (pathlib.Path(path) / "half").write_text("")
+        raise OSError("disk full")
+
+    # In Keras 3 the public class makes an object of another one.
+    archive = type(keras.export.ExportArchive())
+    monkeypatch.setattr(archive, "write_out", write_out)
+    with pytest.raises(OSError, match="disk full"):
+        export_saved_model(model, tmp_path / "new/1", hard_routing=True)
+    assert os.listdir(tmp_path / "new") == []
+    assert gate.hard_routing is False
+
+
+def test_export_prints_nothing_and_leaves_one_directory(tmp_path, capsys):
+    path = str(tmp_path / "some/where/1")
+    assert export_saved_model(make_sequential(keras.Input((3,))), path) == path
+    assert capsys.readouterr().out == ""
+    assert os.listdir(tmp_path / "some/where") == ["1"]
+
+
+def test_model_with_a_fixed_batch_size_serves_any(tmp_path):
+    inputs = keras.Input(batch_shape=(4, 3), name="numbers")
+    model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    export_saved_model(model, tmp_path / "1")
+    serve = tf.saved_model.load(tmp_path / "1").signatures["serving_default"]
+    assert serve(numbers=tf.ones((2, 3)))["output"].shape == (2, 1)
+
+
+def call_with_nested_outputs():
+    inputs = keras.Input((3,), name="dense")
+    return keras.Model(inputs, {"click": {"logit": inputs}})
 
 
 @pytest.mark.parametrize(
-    "gate",
+    ("make", "signature", "match"),
     [
-        lambda: keras_comet.COMETGate(5, permutation=None),
-        lambda: keras_comet.HashGate(5, num_ids=3),
+        (lambda: make_sequential(), None, "is not built"),
+        (lambda: "model", None, "must be a model of"),
+        (lambda: built(TensorModel()), None, "must be described"),
+        (
+            lambda: built(TensorModel()),
+            {"dense": tf.TensorSpec([8, 3])},
+            "any size",
+        ),
+        (
+            lambda: built(TensorModel()),
+            [tf.TensorSpec([None, 3])],
+            "any size",
+        ),
+        (
+            lambda: built(TensorModel()),
+            {"my input": tf.TensorSpec([None, 3])},
+            r"Received: \['my input'\]",
+        ),
+        (
+            lambda: make_model("softmax"),
+            {"user": tf.TensorSpec([None], tf.string)},
+            r"Received: \['user'\]",
+        ),
+        (call_with_nested_outputs, None, "must return a tensor"),
     ],
 )
-def test_served_without_the_package_equals_keras(gate, tmp_path):
-    model = make_model(gate)
-    path = keras_comet.export_saved_model(model, tmp_path / "served")
-    inputs = {
-        "user": np.array(["bob", "new", "ann"]),
-        "age": np.array([20.0, 30.0, 50.0], "float32"),
-    }
-    np.savez(tmp_path / "in.npz", **inputs)
-    subprocess.run(
-        [
-            sys.executable,
-            str(SERVE),
-            str(path),
-            str(tmp_path / "in.npz"),
-            str(tmp_path / "out.npz"),
-        ],
-        check=True,
-        cwd=tmp_path,
-    )
-    served = np.load(tmp_path / "out.npz")
-    expected = model.predict(inputs, verbose=0)
-    assert set(served) == {"click", "rating"}
-    for task, values in expected.items():
-        np.testing.assert_allclose(served[task], values, atol=1e-5)
-    graph = (path / "saved_model.pb").read_bytes()
-    assert b"PyFunc" not in graph
+def test_what_cannot_be_served_raises(tmp_path, make, signature, match):
+    with pytest.raises(ValueError, match=match):
+        export_saved_model(make(), tmp_path / "1", input_signature=signature)
+    assert os.listdir(tmp_path) == []
 
 
-def test_existing_path_is_left_alone(tmp_path):
-    model = make_model(lambda: keras_comet.TopKGate(5))
-    (tmp_path / "served").write_text("mine")
-    with pytest.raises(ValueError, match="nothing is overwritten"):
-        keras_comet.export_saved_model(model, tmp_path / "served")
-    assert (tmp_path / "served").read_text() == "mine"
-
-
-def test_hard_routing_is_restored(tmp_path):
-    model = make_model(lambda: keras_comet.COMETGate(5))
-    keras_comet.export_saved_model(model, tmp_path / "hard", hard_routing=True)
-    assert not any(g.hard_routing for g in model.mixture.gates.values())
+def built(model):
+    model(np.ones((2, 3), "float32"))
+    return model
