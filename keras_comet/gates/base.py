@@ -1,11 +1,13 @@
 """What all gates share: the contract, the permutation, the regularizers."""
 
 import contextlib
+import math
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 from typing import TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from keras_comet import regularizers
@@ -13,6 +15,7 @@ from keras_comet._keras import aggregation
 from keras_comet._keras import keras
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import as_matrix
+from keras_comet.gates.precision import full_precision
 
 # A float, or a Keras learning rate schedule, whose type mypy cannot see.
 RegularizerWeight: TypeAlias = Any
@@ -66,12 +69,18 @@ class Gate(keras.layers.Layer):
         load_balance_weight: RegularizerWeight = 0.0,
         **kwargs: Any,
     ) -> None:
-        kwargs["dtype"] = _full_precision(kwargs.get("dtype"))
+        kwargs["dtype"] = full_precision(kwargs.get("dtype"))
         super().__init__(**kwargs)
-        if num_experts < 1:
+        if not isinstance(num_experts, (int, np.integer)) or num_experts < 1:
             raise ValueError(
-                "`num_experts` must be at least 1. "
-                f"Received: num_experts={num_experts}"
+                "`num_experts` must be an integer of at least 1. "
+                f"Received: num_experts={num_experts!r}"
+            )
+        if not isinstance(permutation, (ExpertPermutation, type(None))):
+            raise ValueError(
+                "`permutation` must be an ExpertPermutation or None. "
+                f"Received: permutation={permutation!r}. Make one and assign "
+                "to its `assignment`."
             )
         if permutation is not None and permutation.num_experts != num_experts:
             raise ValueError(
@@ -79,7 +88,7 @@ class Gate(keras.layers.Layer):
                 f"Received: num_experts={num_experts} and a permutation of "
                 f"{permutation.num_experts} experts"
             )
-        self.num_experts = num_experts
+        self.num_experts = int(num_experts)
         self.permutation = permutation
         self.load_balance_weight = check_regularizer_weight(
             "load_balance_weight", load_balance_weight
@@ -107,13 +116,18 @@ class Gate(keras.layers.Layer):
         Args:
             name: str. Name of the variable.
             shape: tuple of int, the features or selectors first.
-            initializer: Keras initializer.
+            initializer: Keras initializer, or its name.
 
         Returns:
             The variable.
         """
         return self.add_weight(
-            name=name, shape=shape, initializer=as_matrix(initializer)
+            name=name,
+            shape=shape,
+            initializer=as_matrix(initializer),
+            # One expert needs no split: Keras warns of an empty weight
+            # without gradient if it is trainable.
+            trainable=math.prod(shape) > 0,
         )
 
     def route(
@@ -231,14 +245,14 @@ def check_k(k: int, num_experts: int) -> int:
     """Returns `k` if it is a legal number of selected experts.
 
     Raises:
-        ValueError: If `k` is below 1 or above `num_experts`.
+        ValueError: If `k` is no integer, below 1 or above `num_experts`.
     """
-    if not 1 <= k <= num_experts:
+    if not isinstance(k, (int, np.integer)) or not 1 <= k <= num_experts:
         raise ValueError(
-            "`k` must be at least 1 and at most the number of experts. "
-            f"Received: k={k}, num_experts={num_experts}"
+            "`k` must be an integer of at least 1 and at most the number of "
+            f"experts. Received: k={k!r}, num_experts={num_experts}"
         )
-    return k
+    return int(k)
 
 
 def check_gamma(gamma: float) -> float:
@@ -265,7 +279,7 @@ def check_regularizer_weight(
     """
     if isinstance(weight, keras.optimizers.schedules.LearningRateSchedule):
         return weight
-    if not isinstance(weight, (int, float)) or not weight >= 0.0:
+    if not isinstance(weight, (int, float, np.number)) or not weight >= 0.0:
         raise ValueError(
             f"`{name}` must be a number of at least 0 or a Keras learning "
             f"rate schedule. Received: {name}={weight!r}"
@@ -275,6 +289,8 @@ def check_regularizer_weight(
 
 def check_features(gate: Gate, input_shape: Any) -> int:
     """Returns the number of features in the routing inputs of a gate.
+
+    From then on the gate refuses inputs with another number of features.
 
     Raises:
         ValueError: If there is no batch axis, or the number is not known.
@@ -286,18 +302,12 @@ def check_features(gate: Gate, input_shape: Any) -> int:
             "(batch, time, features) with a known number of features. "
             f"Received: shape {shape}. Reshape them, or add the batch axis."
         )
-    return int(shape[-1])
+    depth = int(shape[-1])
+    gate.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: depth})
+    return depth
 
 
 def _serialize_weight(weight: RegularizerWeight) -> Any:
     if isinstance(weight, float):
         return weight
     return keras.saving.serialize_keras_object(weight)
-
-
-def _full_precision(dtype: Any) -> Any:
-    """The policy to route in: `dtype`, but never a half-precision one."""
-    if isinstance(dtype, dict):
-        dtype = dtype["config"]["name"]
-    name = getattr(dtype, "name", dtype)
-    return "float32" if name is None or "16" in name else name

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_comet._keras import aggregation
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
+from keras_comet.gates.precision import full_precision
 
 
 @serializable
@@ -64,6 +65,8 @@ class ExpertPermutation(keras.layers.Layer):
     def __init__(
         self, num_experts: int, num_permutations: int = 1, **kwargs: Any
     ) -> None:
+        # Routing weights pass through, so they must not be cast down.
+        kwargs["dtype"] = full_precision(kwargs.get("dtype"))
         super().__init__(**kwargs)
         for name, value in (
             ("num_experts", num_experts),

@@ -89,6 +89,12 @@ class HashGate(Gate):
         self.seed = seed
 
     def build(self, input_shape: Any) -> None:
+        # A list of Python strings has no shape in Keras 2.
+        if input_shape is not None and not tuple(input_shape):
+            raise ValueError(
+                "HashGate reads ids (batch,), (batch, 1) or (batch, time). "
+                "Received: a single id. Add the batch axis."
+            )
         if self.num_ids is not None:
             table = np.arange(self.num_ids) % self.num_experts
             np.random.default_rng(self.seed).shuffle(table)

@@ -20,14 +20,14 @@ def as_matrix(initializer: Any) -> Callable[..., tf.Tensor]:
     a seeded one can be used for several variables.
 
     Args:
-        initializer: a Keras initializer.
+        initializer: a Keras initializer, or its name.
 
     Returns:
         A function of shape and dtype for `add_weight(initializer=...)`.
     """
-    initializer = keras.initializers.get(
-        keras.initializers.serialize(initializer)
-    )
+    initializer = keras.initializers.get(initializer)
+    if hasattr(initializer, "from_config"):
+        initializer = initializer.from_config(initializer.get_config())
 
     def initialize(shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
         depth, *units = tuple(shape)

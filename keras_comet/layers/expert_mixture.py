@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import keras
+from keras_comet.gates.base import Gate
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.ops import combine
 from keras_comet.ops import dispatch
@@ -41,11 +42,7 @@ class ExpertMixture(keras.layers.Layer):
                 f"Received: dispatch={dispatch!r}"
             )
         if not isinstance(experts, StackedDenseExperts):
-            experts = list(experts)
-            if not experts:
-                raise ValueError(
-                    "`experts` must hold at least one layer. Received: []"
-                )
+            experts = _check_experts(experts)
             if len({id(expert) for expert in experts}) < len(experts):
                 raise ValueError(
                     "`experts` must be different layers, but one layer is in "
@@ -63,6 +60,11 @@ class ExpertMixture(keras.layers.Layer):
 
     def check_gate(self, gate: Any, label: str) -> None:
         """Raises a ValueError unless the gate chooses among these experts."""
+        if not isinstance(gate, Gate):
+            raise ValueError(
+                f"A gate must be a keras_comet.Gate. Received: {label}, "
+                f"{gate!r}"
+            )
         if gate.num_experts != self.num_experts:
             raise ValueError(
                 f"The gate must choose among the {self.num_experts} experts "
@@ -83,7 +85,7 @@ class ExpertMixture(keras.layers.Layer):
         if isinstance(self.experts, StackedDenseExperts):
             if not self.experts.built:
                 self.experts.build(input_shape)
-            self._output_shape = (self.experts.widths[-1],)
+            self._output_shape = (*row_shape[:-1], self.experts.widths[-1])
             return
         shapes = []
         for expert in self.experts:
@@ -111,7 +113,7 @@ class ExpertMixture(keras.layers.Layer):
         leading = features_shape[:num_leading]
         row_shape = features_shape[num_leading:]
         if isinstance(self.experts, StackedDenseExperts):
-            return (*leading, self.experts.widths[-1])
+            return (*leading, *row_shape[:-1], self.experts.widths[-1])
         output = self.experts[0].compute_output_shape((None, *row_shape))
         return (*leading, *tuple(output)[1:])
 
@@ -149,15 +151,20 @@ class ExpertMixture(keras.layers.Layer):
         Returns:
             A list of tensors `(*leading, *expert_output_shape)`.
         """
+        for weights in routing_weights:
+            check_leading_axes(
+                tuple(features.shape), tuple(weights.shape), given=True
+            )
         leading_rank = routing_weights[0].shape.rank - 1
         leading = tf.shape(features)[:leading_rank]
         static_leading = features.shape[:leading_rank]
         row_shape = features.shape[leading_rank:]
         rows = tf.reshape(features, [-1, *row_shape])
-        weights = [
-            tf.reshape(each, [-1, self.num_experts]) for each in routing_weights
-        ]
-        mixtures = self._mix_rows(rows, weights)
+        # As many as there are rows: one row of weights must not broadcast.
+        shape = [tf.shape(rows)[0], self.num_experts]
+        mixtures = self._mix_rows(
+            rows, [tf.reshape(each, shape) for each in routing_weights]
+        )
         return [
             tf.ensure_shape(
                 tf.reshape(
@@ -283,6 +290,20 @@ class ExpertMixture(keras.layers.Layer):
         return deserialize(experts)
 
 
+def _check_experts(experts: Any) -> list[keras.layers.Layer]:
+    """Returns the experts as a list, if that is what they are."""
+    if not isinstance(experts, Sequence) or not all(
+        isinstance(expert, keras.layers.Layer) for expert in experts
+    ):
+        raise ValueError(
+            "`experts` must be a list of Keras layers or one "
+            f"StackedDenseExperts. Received: experts={experts!r}"
+        )
+    if not experts:
+        raise ValueError("`experts` must hold at least one layer. Received: []")
+    return list(experts)
+
+
 def split_shapes(input_shape: Any) -> tuple[Any, Any]:
     """Splits the shapes of `features` or `(features, routing_inputs)`.
 
@@ -293,16 +314,26 @@ def split_shapes(input_shape: Any) -> tuple[Any, Any]:
     first = tuple(input_shape)[0]
     if first is None or isinstance(first, int):
         return tuple(input_shape), None
-    features_shape, routing_shape = input_shape
+    features_shape, routing_shape = _check_pair(input_shape)
     return tuple(features_shape), routing_shape
 
 
 def split_inputs(inputs: Any) -> tuple[tf.Tensor, Any]:
     """Splits `features` or `(features, routing_inputs)`."""
     if isinstance(inputs, (list, tuple)):
-        features, routing_inputs = inputs
+        features, routing_inputs = _check_pair(inputs)
         return features, routing_inputs
     return inputs, None
+
+
+def _check_pair(inputs: Any) -> Any:
+    if len(inputs) != 2:
+        raise ValueError(
+            "A mixture takes `features` or `(features, routing_inputs)`. "
+            f"Received: {len(inputs)} inputs. Concatenate features into one "
+            "tensor first."
+        )
+    return inputs
 
 
 def check_leading_axes(

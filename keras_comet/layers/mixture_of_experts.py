@@ -1,5 +1,6 @@
 """A mixture of experts with one gate."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,6 +87,12 @@ class MixtureOfExperts(ExpertMixture):
     def build(self, input_shape: Any) -> None:
         features_shape, routing_shape = split_shapes(input_shape)
         given = routing_shape is not None
+        if isinstance(routing_shape, Mapping):
+            raise ValueError(
+                "A mixture with one gate takes one tensor of routing inputs. "
+                f"Received: a dict with {sorted(routing_shape)}. Use "
+                "MultiGateMixtureOfExperts for several tasks."
+            )
         if not self.gate.built:
             self.gate.build(tuple(routing_shape) if given else features_shape)
         self.build_experts(

@@ -77,9 +77,10 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         **kwargs: Any,
     ) -> None:
         super().__init__(experts, dispatch=dispatch, **kwargs)
-        if not gates:
+        if not isinstance(gates, Mapping) or not gates:
             raise ValueError(
-                "`gates` must hold a gate for at least one task. Received: {}"
+                "`gates` must be a dict from task name to gate, with at least "
+                f"one task. Received: gates={gates!r}"
             )
         if len({id(gate) for gate in gates.values()}) < len(gates):
             raise ValueError(

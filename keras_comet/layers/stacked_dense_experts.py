@@ -105,7 +105,12 @@ class StackedDenseExperts(keras.layers.Layer):
         return [self.units] if isinstance(self.units, int) else self.units
 
     def build(self, input_shape: Any) -> None:
-        depth = int(tuple(input_shape)[-1])
+        depth = tuple(input_shape)[-1]
+        if depth is None:
+            raise ValueError(
+                "StackedDenseExperts need a known number of features. "
+                f"Received: shape {tuple(input_shape)}"
+            )
         self.kernels = []
         self.biases = []
         for index, width in enumerate(self.widths):
@@ -154,8 +159,9 @@ class StackedDenseExperts(keras.layers.Layer):
             self.kernels, self.biases, activations, strict=True
         ):
             # Slices of the stack are views; a gather would copy kernels.
+            matrix = tf.convert_to_tensor(kernel)[expert]
             hidden = activation(
-                tf.matmul(hidden, tf.convert_to_tensor(kernel)[expert])
+                tf.matmul(tf.cast(hidden, matrix.dtype), matrix)
                 + tf.convert_to_tensor(bias)[expert]
             )
             if self.dropout:

@@ -9,13 +9,22 @@ def linear(
     """`y[..., u] = sum_d inputs[..., d] kernel[d, u] + bias[u]`.
 
     Args:
-        inputs: float tensor `(..., d)`.
+        inputs: float or integer tensor `(..., d)`.
         kernel: float tensor `(d, *units)` of static shape.
         bias: float tensor `(*units,)`, or `None`.
 
     Returns:
         A tensor `(..., *units)`.
+
+    Raises:
+        ValueError: If `inputs` are strings.
     """
+    if inputs.dtype == tf.string:
+        raise ValueError(
+            "A linear map reads numbers. Received: inputs of dtype string. "
+            "Encode them first, for example as an embedding."
+        )
+    inputs = tf.cast(inputs, kernel.dtype)
     depth, *units = kernel.shape
     outputs = tf.matmul(
         tf.reshape(inputs, [-1, depth]), tf.reshape(kernel, [depth, -1])

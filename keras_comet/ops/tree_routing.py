@@ -35,25 +35,41 @@ def leaf_probabilities(split_probabilities: tf.Tensor) -> tf.Tensor:
     ```
     """
     num_splits = split_probabilities.shape[-1]
+    if num_splits == 0:
+        # One leaf, reached by every example: the empty product.
+        return tf.reduce_prod(split_probabilities, axis=-1, keepdims=True)
+    # One leading axis: the shapes below are constants of the graph.
+    splits = tf.reshape(split_probabilities, [-1, num_splits])
+    levels = tf.split(splits, _level_widths(num_splits), axis=-1)
+    reach = tf.ones_like(levels[0])
+    for level in levels:
+        reach = _descend(reach, level)
     leading = tf.shape(split_probabilities)[:-1]
-    static_leading = split_probabilities.shape[:-1]
-    reach = tf.ensure_shape(
-        tf.ones(tf.concat([leading, [1]], 0), split_probabilities.dtype),
-        [*static_leading, 1],
+    reach = tf.reshape(reach, tf.concat([leading, [num_splits + 1]], axis=0))
+    return tf.ensure_shape(
+        reach, [*split_probabilities.shape[:-1], num_splits + 1]
     )
-    first = 0
-    while first < num_splits:
-        # Splits of this level; on the deepest one, as many as there are.
-        level = split_probabilities[..., first : 2 * first + 1]
-        width = level.shape[-1]
-        parents = reach[..., :width]
-        left = parents * level
-        children = tf.stack([left, parents - left], axis=-1)
-        # (..., width, 2) -> (..., 2 * width), each left child first
-        children = tf.ensure_shape(
-            tf.reshape(children, tf.concat([leading, [2 * width]], 0)),
-            [*static_leading, 2 * width],
-        )
-        reach = tf.concat([children, reach[..., width:]], axis=-1)
-        first = 2 * first + 1
-    return reach
+
+
+def _level_widths(num_splits: int) -> list[int]:
+    """Number of splits on each level: 1, 2, 4, and what is left."""
+    widths = []
+    while num_splits > 0:
+        widths.append(min(2 ** len(widths), num_splits))
+        num_splits -= widths[-1]
+    return widths
+
+
+def _descend(reach: tf.Tensor, level: tf.Tensor) -> tf.Tensor:
+    """Replaces the nodes that split by their children, left to right."""
+    width = level.shape[-1]
+    partly = width < reach.shape[-1]
+    parents = reach[:, :width] if partly else reach
+    left = parents * level
+    # (rows, width, 2) -> (rows, 2 * width), each left child first
+    children = tf.reshape(
+        tf.stack([left, parents - left], axis=-1), [-1, 2 * width]
+    )
+    if partly:
+        children = tf.concat([children, reach[:, width:]], axis=-1)
+    return children

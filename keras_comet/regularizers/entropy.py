@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_comet.regularizers.batch_mean import batch_mean
+
 # Inside the logarithm, as published; keeps 0 log 0 at 0.
 _EPSILON = 1e-6
 
@@ -21,4 +23,4 @@ def entropy(selector_probabilities: tf.Tensor) -> tf.Tensor:
     terms = -selector_probabilities * tf.math.log(
         selector_probabilities + _EPSILON
     )
-    return tf.reduce_mean(tf.reduce_sum(terms, axis=[-2, -1]))
+    return batch_mean(tf.reduce_sum(terms, axis=[-2, -1]))

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_comet.regularizers.batch_mean import batch_mean
+
 
 def load_balance(routing_weights: tf.Tensor) -> tf.Tensor:
     """Squared coefficient of variation of the experts' shares of weight.
@@ -20,7 +22,9 @@ def load_balance(routing_weights: tf.Tensor) -> tf.Tensor:
         A float32 scalar.
     """
     num_experts = routing_weights.shape[-1]
-    usage = tf.reduce_mean(
-        tf.reshape(routing_weights, [-1, num_experts]), axis=0
+    rows = tf.reshape(routing_weights, [-1, num_experts])
+    usage = batch_mean(rows, axis=0)
+    # The square of the sum is the 1 above, and 0 for an empty batch.
+    return num_experts * tf.reduce_sum(tf.square(usage)) - tf.square(
+        tf.reduce_sum(usage)
     )
-    return num_experts * tf.reduce_sum(tf.square(usage)) - 1.0

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_comet.regularizers.batch_mean import batch_mean
+
 # As published; bounds the penalty of a selector with no reachable mass.
 _EPSILON = 1e-6
 
@@ -20,6 +22,4 @@ def unreachable_codes(reachable_mass: tf.Tensor) -> tf.Tensor:
     Returns:
         A float32 scalar.
     """
-    return tf.reduce_mean(
-        tf.reduce_sum(1.0 / (_EPSILON + reachable_mass), axis=-1)
-    )
+    return batch_mean(tf.reduce_sum(1.0 / (_EPSILON + reachable_mass), axis=-1))

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_comet.regularizers.batch_mean import batch_mean
+
 
 def z_loss(logits: tf.Tensor) -> tf.Tensor:
     """`mean_b (log sum_e exp(l_be))^2`.
@@ -15,4 +17,4 @@ def z_loss(logits: tf.Tensor) -> tf.Tensor:
     Returns:
         A float32 scalar.
     """
-    return tf.reduce_mean(tf.square(tf.reduce_logsumexp(logits, axis=-1)))
+    return batch_mean(tf.square(tf.reduce_logsumexp(logits, axis=-1)))

@@ -1,0 +1,21 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_comet.ops.linear import linear
+from tests.helpers import rows
+
+
+@pytest.mark.parametrize("leading", [(3,), (2, 3), (0,), (2, 0)])
+def test_linear_is_the_sum_over_features(leading):
+    x = rows(*leading, 4)
+    kernel, bias = rows(4, 2, 3, seed=1), rows(2, 3, seed=2)
+    expected = np.einsum("...d,dku->...ku", x, kernel) + bias
+    found = linear(tf.constant(x), tf.constant(kernel), tf.constant(bias))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_linear_without_bias_and_without_units():
+    x = tf.constant(rows(3, 4))
+    np.testing.assert_allclose(linear(x, tf.eye(4)), x, atol=1e-6)
+    assert linear(x, tf.zeros([4, 2, 0])).shape == (3, 2, 0)

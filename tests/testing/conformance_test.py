@@ -1,0 +1,278 @@
+import numpy as np
+import pytest
+
+import keras_comet
+from keras_comet import testing
+from keras_comet._keras import keras
+
+
+def rising_weight():
+    return keras.optimizers.schedules.PolynomialDecay(0.0, 8, 0.1)
+
+
+def permutation(num_experts, num_permutations=1):
+    made = keras_comet.ExpertPermutation(num_experts, num_permutations)
+    orders = [
+        np.roll(np.arange(num_experts), shift + 1)
+        for shift in range(num_permutations)
+    ]
+    made.assignment.assign(orders)
+    return made
+
+
+def dense_experts(count=3):
+    return [keras.layers.Dense(2, "tanh") for _ in range(count)]
+
+
+def stacked_experts():
+    return keras_comet.StackedDenseExperts(3, [3, 2], "relu")
+
+
+def image_experts():
+    return [
+        keras.Sequential(
+            [
+                keras.layers.Conv2D(2, 3, activation="relu"),
+                keras.layers.MaxPool2D(),
+                keras.layers.Flatten(),
+                keras.layers.Dense(2),
+            ]
+        )
+        for _ in range(3)
+    ]
+
+
+def two_gates():
+    shared = permutation(3)
+    return {
+        "click": keras_comet.COMETGate(
+            3, entropy_weight=0.1, permutation=shared
+        ),
+        "buy": keras_comet.COMETGate(3, permutation=shared),
+    }
+
+
+def integer_ids(batch):
+    return np.arange(batch, dtype="int64") * 7 % 11
+
+
+def string_ids(batch):
+    return np.array([f"user {index}" for index in range(batch)], dtype=object)
+
+
+def rows(batch, *shape):
+    values = np.random.default_rng(batch).normal(size=(batch, *shape))
+    return values.astype("float32")
+
+
+def images_and_vectors(batch):
+    return rows(batch, 5, 5, 1), rows(batch, 4)
+
+
+def images_and_vectors_by_task(batch):
+    return (
+        rows(batch, 5, 5, 1),
+        {"click": rows(batch, 4), "buy": rows(batch + 1, 3)[:batch]},
+    )
+
+
+# Every public layer, with what is special about it: class, constructor
+# arguments, and inputs as a shape or a function of the batch size.
+GATES = {
+    "comet": (
+        keras_comet.COMETGate,
+        lambda: {
+            "num_experts": 6,
+            "k": 3,
+            "entropy_weight": rising_weight(),
+            "permutation": permutation(6),
+        },
+        (4,),
+    ),
+    "comet of one expert": (
+        keras_comet.COMETGate,
+        {"num_experts": 1, "k": 1},
+        (4,),
+    ),
+    "comet of tokens": (
+        keras_comet.COMETGate,
+        {"num_experts": 4, "load_balance_weight": 0.1},
+        (3, 4),
+    ),
+    "dselect_k": (
+        keras_comet.DSelectKGate,
+        lambda: {
+            "num_experts": 5,
+            "entropy_weight": 0.1,
+            "permutation": permutation(5, 2),
+        },
+        (4,),
+    ),
+    "static dselect_k": (
+        keras_comet.DSelectKGate,
+        lambda: {
+            "num_experts": 6,
+            "k": 3,
+            "example_conditioned": False,
+            "penalty_weight": rising_weight(),
+        },
+        (4,),
+    ),
+    "dselect_k of one expert": (
+        keras_comet.DSelectKGate,
+        {"num_experts": 1, "k": 1},
+        (4,),
+    ),
+    "top_k": (
+        keras_comet.TopKGate,
+        lambda: {"num_experts": 5, "permutation": permutation(5, 2)},
+        (4,),
+    ),
+    "noisy top_k": (
+        keras_comet.TopKGate,
+        {
+            "num_experts": 5,
+            "k": 2,
+            "noise": True,
+            "seed": 1,
+            "load_balance_weight": 0.1,
+        },
+        (4,),
+    ),
+    "hash table": (
+        keras_comet.HashGate,
+        lambda: {
+            "num_experts": 3,
+            "num_ids": 11,
+            "permutation": permutation(3),
+        },
+        integer_ids,
+    ),
+    "hash of integers": (
+        keras_comet.HashGate,
+        {"num_experts": 3, "seed": 7},
+        lambda batch: integer_ids(batch)[:, np.newaxis],
+    ),
+    "hash of strings": (
+        keras_comet.HashGate,
+        {"num_experts": 3},
+        string_ids,
+    ),
+    "softmax": (
+        keras_comet.SoftmaxGate,
+        lambda: {
+            "num_experts": 5,
+            "z_loss_weight": rising_weight(),
+            "load_balance_weight": 0.1,
+            "kernel_initializer": keras.initializers.RandomNormal(seed=1),
+        },
+        (4,),
+    ),
+}
+
+LAYERS = {
+    **GATES,
+    "permutation": (
+        keras_comet.ExpertPermutation,
+        {"num_experts": 4, "num_permutations": 3},
+        (3, 4),
+    ),
+    "stacked experts": (
+        keras_comet.StackedDenseExperts,
+        {
+            "num_experts": 3,
+            "units": [4, 2],
+            "activation": ["relu", None],
+            "kernel_initializer": keras.initializers.GlorotUniform(seed=1),
+            "kernel_regularizer": keras.regularizers.L2(0.1),
+        },
+        (5,),
+    ),
+    "mixture": (
+        keras_comet.MixtureOfExperts,
+        lambda: {
+            "experts": dense_experts(),
+            "gate": keras_comet.COMETGate(3, permutation=permutation(3)),
+        },
+        (4,),
+    ),
+    "mixture of stacked experts": (
+        keras_comet.MixtureOfExperts,
+        lambda: {
+            "experts": stacked_experts(),
+            "gate": keras_comet.DSelectKGate(3),
+            "dispatch": "dense",
+        },
+        (4,),
+    ),
+    "mixture of images": (
+        keras_comet.MixtureOfExperts,
+        lambda: {
+            "experts": image_experts(),
+            "gate": keras_comet.TopKGate(3, k=1),
+            "dispatch": "sparse",
+        },
+        images_and_vectors,
+    ),
+    "mixture of tokens": (
+        keras_comet.MixtureOfExperts,
+        lambda: {
+            "experts": dense_experts(),
+            "gate": keras_comet.TopKGate(3, k=1),
+            "dispatch": "sparse",
+        },
+        (3, 4),
+    ),
+    "mixture routed by id": (
+        keras_comet.MixtureOfExperts,
+        lambda: {
+            "experts": dense_experts(),
+            "gate": keras_comet.HashGate(3),
+        },
+        lambda batch: (rows(batch, 4), integer_ids(batch)),
+    ),
+    "multi-gate": (
+        keras_comet.MultiGateMixtureOfExperts,
+        lambda: {"experts": dense_experts(), "gates": two_gates()},
+        (4,),
+    ),
+    "multi-gate of stacked experts": (
+        keras_comet.MultiGateMixtureOfExperts,
+        lambda: {
+            "experts": stacked_experts(),
+            "gates": {
+                "click": keras_comet.SoftmaxGate(3),
+                "buy": keras_comet.TopKGate(3, k=1),
+            },
+            "dispatch": "dense",
+        },
+        (4,),
+    ),
+    "multi-gate of images": (
+        keras_comet.MultiGateMixtureOfExperts,
+        lambda: {
+            "experts": image_experts(),
+            "gates": two_gates(),
+            "dispatch": "sparse",
+        },
+        images_and_vectors_by_task,
+    ),
+    "multi-gate of tokens": (
+        keras_comet.MultiGateMixtureOfExperts,
+        lambda: {"experts": dense_experts(), "gates": two_gates()},
+        (3, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("check", testing.LAYER_CHECKS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layer_conforms(layer, check):
+    random = layer == "noisy top_k" and check is testing.check_compiled_training
+    check(*LAYERS[layer], **({"random": True} if random else {}))
+
+
+@pytest.mark.parametrize("check", testing.GATE_CHECKS)
+@pytest.mark.parametrize("gate", GATES)
+def test_gate_conforms(gate, check):
+    check(*GATES[gate])
