@@ -53,7 +53,7 @@ def leaf_probabilities(split_probabilities: tf.Tensor) -> tf.Tensor:
 
 def _level_widths(num_splits: int) -> list[int]:
     """Number of splits on each level: 1, 2, 4, and what is left."""
-    widths = []
+    widths: list[int] = []
     while num_splits > 0:
         widths.append(min(2 ** len(widths), num_splits))
         num_splits -= widths[-1]
