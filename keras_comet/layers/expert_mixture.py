@@ -203,11 +203,14 @@ class ExpertMixture(keras.layers.Layer):
         outputs = [call_expert(e, rows) for e in range(self.num_experts)]
         # (rows,) -> (rows, 1, ...), to multiply along the trailing axes
         shape = [-1] + [1] * len(self._output_shape)
+        # An expert may overflow on rows that are not routed to it.
         return [
             tf.add_n(
                 [
-                    tf.reshape(tf.cast(each[:, e], output.dtype), shape)
-                    * output
+                    tf.math.multiply_no_nan(
+                        output,
+                        tf.reshape(tf.cast(each[:, e], output.dtype), shape),
+                    )
                     for e, output in enumerate(outputs)
                 ]
             )

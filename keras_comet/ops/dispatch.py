@@ -59,7 +59,8 @@ def combine(
     Args:
         expert_outputs: tensor `(pairs, ...)` in the order of `pairs`.
         pairs: what `find_routed_pairs` returned.
-        routing_weights: tensor `(rows, num_experts)`.
+        routing_weights: tensor `(rows, num_experts)`. Where it is zero, the
+            output counts for nothing, NaN included.
 
     Returns:
         A tensor `(rows, ...)`; rows without a pair are zero.
@@ -68,8 +69,9 @@ def combine(
     weights = tf.cast(weights, expert_outputs.dtype)
     # (pairs,) -> (pairs, 1, ...), to multiply along the trailing axes
     shape = [-1] + [1] * (expert_outputs.shape.rank - 1)
+    # A pair may be another task's, and its output not even finite.
     return tf.math.unsorted_segment_sum(
-        expert_outputs * tf.reshape(weights, shape),
+        tf.math.multiply_no_nan(expert_outputs, tf.reshape(weights, shape)),
         pairs.indices[:, 0],
         tf.shape(routing_weights)[0],
     )

@@ -26,11 +26,15 @@ def linear(
         )
     inputs = tf.cast(inputs, kernel.dtype)
     depth, *units = kernel.shape
-    outputs = tf.matmul(
-        tf.reshape(inputs, [-1, depth]), tf.reshape(kernel, [depth, -1])
-    )
-    if bias is not None:
-        outputs += tf.reshape(bias, [-1])
-    leading = tf.shape(inputs)[:-1]
-    outputs = tf.reshape(outputs, tf.concat([leading, units], axis=0))
+    shape = tf.concat([tf.shape(inputs)[:-1], units], axis=0)
+    if 0 in units:
+        # oneDNN aborts the process on a product without outputs.
+        outputs = tf.zeros(shape, kernel.dtype)
+    else:
+        outputs = tf.matmul(
+            tf.reshape(inputs, [-1, depth]), tf.reshape(kernel, [depth, -1])
+        )
+        if bias is not None:
+            outputs += tf.reshape(bias, [-1])
+        outputs = tf.reshape(outputs, shape)
     return tf.ensure_shape(outputs, [*inputs.shape[:-1], *units])

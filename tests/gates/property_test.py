@@ -11,36 +11,60 @@ from tests.helpers import gradients
 from tests.helpers import variables
 
 
-def comet(n, k, gamma, hard):
+def comet(n, k, gamma, hard, permutation):
     return keras_comet.COMETGate(
-        n, k=k, gamma=gamma, entropy_weight=0.1, hard_routing=hard
+        n,
+        k=k,
+        gamma=gamma,
+        entropy_weight=0.1,
+        hard_routing=hard,
+        permutation=permutation,
     )
 
 
-def dselect_k(n, k, gamma, hard):
+def dselect_k(n, k, gamma, hard, permutation):
     return keras_comet.DSelectKGate(
-        n, k=k, gamma=gamma, entropy_weight=0.1, hard_routing=hard
+        n,
+        k=k,
+        gamma=gamma,
+        entropy_weight=0.1,
+        hard_routing=hard,
+        permutation=permutation,
     )
 
 
-def static_dselect_k(n, k, gamma, hard):
+def static_dselect_k(n, k, gamma, hard, permutation):
     return keras_comet.DSelectKGate(
-        n, k=k, gamma=gamma, hard_routing=hard, example_conditioned=False
+        n,
+        k=k,
+        gamma=gamma,
+        hard_routing=hard,
+        example_conditioned=False,
+        permutation=permutation,
     )
 
 
-def top_k(n, k, gamma, hard):
+def top_k(n, k, gamma, hard, permutation):
     return keras_comet.TopKGate(
-        n, k=k, noise=hard, seed=0, load_balance_weight=0.1
+        n,
+        k=k,
+        noise=hard,
+        seed=0,
+        load_balance_weight=0.1,
+        permutation=permutation,
     )
 
 
-def hash_ids(n, k, gamma, hard):
-    return keras_comet.HashGate(n, num_ids=50 if hard else None)
+def hash_ids(n, k, gamma, hard, permutation):
+    return keras_comet.HashGate(
+        n, num_ids=50 if hard else None, permutation=permutation
+    )
 
 
-def softmax(n, k, gamma, hard):
-    return keras_comet.SoftmaxGate(n, load_balance_weight=0.1)
+def softmax(n, k, gamma, hard, permutation):
+    return keras_comet.SoftmaxGate(
+        n, load_balance_weight=0.1, permutation=permutation
+    )
 
 
 ALWAYS_CAPPED = (top_k, hash_ids)
@@ -68,10 +92,24 @@ def cases(draw):
         "k": draw(strategies.integers(1, n)),
         "gamma": 10.0 ** draw(strategies.floats(-3, 3)),
         "hard": draw(strategies.booleans()),
+        "permutations": draw(strategies.sampled_from([0, 1, "k"])),
         "spread": draw(strategies.sampled_from([1e-3, 1.0, 30.0])),
         "x": x.astype("float32"),
         "random": random,
     }
+
+
+def make_permutation(make, case):
+    if case["permutations"] == 0:
+        return None
+    each = case["permutations"] == "k" and make not in (hash_ids, softmax)
+    permutation = keras_comet.ExpertPermutation(
+        case["n"], case["k"] if each else 1
+    )
+    permutation.assignment.assign(
+        case["random"].permuted(permutation.assignment, axis=1)
+    )
+    return permutation
 
 
 @pytest.mark.parametrize(
@@ -80,7 +118,13 @@ def cases(draw):
 @settings
 @hypothesis.given(case=cases())
 def test_rows_stay_on_the_simplex_with_finite_gradients(make, case):
-    gate = make(case["n"], case["k"], case["gamma"], case["hard"])
+    gate = make(
+        case["n"],
+        case["k"],
+        case["gamma"],
+        case["hard"],
+        make_permutation(make, case),
+    )
     x = tf.constant(case["x"])
     if gate.reads_ids:
         x = tf.cast(tf.abs(x[:, 0]), tf.int64) % 50

@@ -19,3 +19,13 @@ def test_linear_without_bias_and_without_units():
     x = tf.constant(rows(3, 4))
     np.testing.assert_allclose(linear(x, tf.eye(4)), x, atol=1e-6)
     assert linear(x, tf.zeros([4, 2, 0])).shape == (3, 2, 0)
+
+
+def test_no_outputs_in_a_graph_do_not_abort_the_process():
+    # As a fused product with a bias, oneDNN would.
+    @tf.function
+    def no_outputs(inputs):
+        outputs = linear(inputs, tf.zeros([4, 2, 0]), tf.zeros([2, 0]))
+        return tf.reduce_prod(outputs, axis=-1)
+
+    np.testing.assert_array_equal(no_outputs(tf.ones([3, 4])), np.ones((3, 2)))
