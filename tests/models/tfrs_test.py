@@ -1,0 +1,80 @@
+"""TensorFlow Recommenders, which exists for Keras 2 alone."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+PROGRAM = textwrap.dedent(
+    """
+    import numpy as np
+    import tensorflow as tf
+    import tensorflow_recommenders as tfrs
+    import tf_keras as keras
+    import keras_comet
+
+    class Ranking(tfrs.Model):
+        def __init__(self):
+            super().__init__()
+            self.embed = keras_comet.CategoricalFeature(["a", "b"], 4)
+            self.mixture = keras_comet.MultiGateMixtureOfExperts(
+                [keras.layers.Dense(6, "relu") for _ in range(5)],
+                {
+                    "click": keras_comet.COMETGate(5, entropy_weight=0.1),
+                    "rating": keras_comet.TopKGate(5),
+                },
+            )
+            self.towers = {
+                t: keras.layers.Dense(1) for t in ("click", "rating")
+            }
+            self.tasks = {
+                t: tfrs.tasks.Ranking(loss=keras.losses.MeanSquaredError())
+                for t in ("click", "rating")
+            }
+
+        def call(self, inputs):
+            mixtures = self.mixture(self.embed(inputs["user"]))
+            return {t: self.towers[t](m) for t, m in mixtures.items()}
+
+        def compute_loss(self, inputs, training=False):
+            features, labels = inputs
+            outputs = self(features, training=training)
+            return tf.add_n(
+                [
+                    task(labels=labels[t], predictions=outputs[t])
+                    for t, task in self.tasks.items()
+                ]
+            )
+
+    keras.utils.set_random_seed(0)
+    x = {"user": np.array(["a", "b", "new"] * 8)}
+    y = {t: np.tile([1.0, -1.0, 0.5], 8)[:, None] for t in ("click", "rating")}
+    model = Ranking()
+    model.compile(keras.optimizers.Adam(0.05))
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(24)
+    history = model.fit(data, epochs=30, verbose=0).history
+    assert history["total_loss"][-1] < 0.5 * history["total_loss"][0], history
+    assert history["regularization_loss"][0] > 0.0
+    assert model.evaluate(data, return_dict=True, verbose=0)["total_loss"] < 1.0
+    print("trained")
+    """
+)
+
+
+def test_tensorflow_recommenders_model_trains_with_sparse_gates():
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "TF_USE_LEGACY_KERAS": "1",
+    }
+    output = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert output.returncode == 0, output.stderr[-3000:]
+    assert "trained" in output.stdout
