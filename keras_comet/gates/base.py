@@ -200,9 +200,7 @@ class Gate(keras.layers.Layer):
         return {
             **super().get_config(),
             "num_experts": self.num_experts,
-            "permutation": keras.saving.serialize_keras_object(
-                self.permutation
-            ),
+            "permutation": _serialize_permutation(self.permutation),
             **{
                 name: _serialize_weight(getattr(self, name))
                 for name in self.regularizer_weights
@@ -305,6 +303,15 @@ def check_features(gate: Gate, input_shape: Any) -> int:
     depth = int(shape[-1])
     gate.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: depth})
     return depth
+
+
+def _serialize_permutation(permutation: ExpertPermutation | None) -> Any:
+    config = keras.saving.serialize_keras_object(permutation)
+    if permutation is not None:
+        # By this key Keras finds an object again that several others share.
+        # It would set it itself, but loses it in nested configs.
+        config["shared_object_id"] = id(permutation)
+    return config
 
 
 def _serialize_weight(weight: RegularizerWeight) -> Any:

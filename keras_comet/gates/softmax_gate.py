@@ -21,9 +21,14 @@ class SoftmaxGate(LinearGate):
 
     Args:
         num_experts: int. Number of experts, at least 1.
-        **kwargs: `permutation` and `load_balance_weight` of `Gate`,
-            `z_loss_weight`, `kernel_initializer` and `bias_initializer` of
-            `LinearGate`, and what a Keras layer takes.
+        permutation: `ExpertPermutation`, or `None`. Defaults to `None`.
+        z_loss_weight: float or Keras learning rate schedule over training
+            calls. Weight of the penalty for large logits. Defaults to `0.0`.
+        kernel_initializer: initializer of the kernel. Defaults to
+            `"glorot_uniform"`.
+        bias_initializer: initializer of the bias. Defaults to `"zeros"`.
+        **kwargs: `load_balance_weight` of `Gate`, and what a Keras layer
+            takes.
 
     Attributes:
         kernel: variable `(features, num_experts)`.

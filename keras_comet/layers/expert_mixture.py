@@ -151,9 +151,9 @@ class ExpertMixture(keras.layers.Layer):
         Returns:
             A list of tensors `(*leading, *expert_output_shape)`.
         """
-        for weights in routing_weights:
+        for each in routing_weights:
             check_leading_axes(
-                tuple(features.shape), tuple(weights.shape), given=True
+                tuple(features.shape), tuple(each.shape), given=True
             )
         leading_rank = routing_weights[0].shape.rank - 1
         leading = tf.shape(features)[:leading_rank]
@@ -162,9 +162,8 @@ class ExpertMixture(keras.layers.Layer):
         rows = tf.reshape(features, [-1, *row_shape])
         # As many as there are rows: one row of weights must not broadcast.
         shape = [tf.shape(rows)[0], self.num_experts]
-        mixtures = self._mix_rows(
-            rows, [tf.reshape(each, shape) for each in routing_weights]
-        )
+        weights = [tf.reshape(each, shape) for each in routing_weights]
+        mixtures = self._mix_rows(rows, weights)
         return [
             tf.ensure_shape(
                 tf.reshape(
@@ -178,6 +177,10 @@ class ExpertMixture(keras.layers.Layer):
     def _mix_rows(
         self, rows: tf.Tensor, weights: list[tf.Tensor]
     ) -> list[tf.Tensor]:
+        if rows.shape[0] == 0:
+            # Convolutions return another shape than they should, or abort.
+            empty = tf.zeros([0, *self._output_shape], self.compute_dtype)
+            return [empty] * len(weights)
         # XLA cannot compile a number of rows that depends on the data.
         if self.dispatch == "dense" or compiles_with_xla():
             return self._mix_dense(rows, weights, self._call_expert)

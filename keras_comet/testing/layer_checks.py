@@ -282,7 +282,13 @@ def _constructor_arguments(layer_class: type) -> set[str]:
 
 
 def _plain(config: Any) -> Any:
-    return json.loads(json.dumps(config, sort_keys=True))
+    """Without the ids of shared objects, which are others in a copy."""
+
+    def drop_ids(found: dict[str, Any]) -> dict[str, Any]:
+        found.pop("shared_object_id", None)
+        return found
+
+    return json.loads(json.dumps(config, sort_keys=True), object_hook=drop_ids)
 
 
 def _plain_shapes(shapes: Any) -> Any:

@@ -4,118 +4,66 @@ import tensorflow as tf
 
 import keras_comet
 from keras_comet._keras import keras
-
-GATES = {
-    "comet": lambda: keras_comet.COMETGate(5, gamma=0.3),
-    "dselect_k": lambda: keras_comet.DSelectKGate(5, gamma=0.3),
-    "top_k": lambda: keras_comet.TopKGate(5),
-    "softmax": lambda: keras_comet.SoftmaxGate(5),
-}
+from tests.helpers import rows
+from tests.layers.expert_kinds import EXPERTS
+from tests.layers.expert_kinds import GATES
+from tests.layers.expert_kinds import NUM_EXPERTS
+from tests.layers.expert_kinds import features_for
 
 
-def dense_experts():
-    return [keras.layers.Dense(3, "tanh") for _ in range(5)]
-
-
-def nested_experts():
-    return [
-        keras.Sequential(
-            [keras.layers.Dense(4), keras.layers.BatchNormalization()]
-        )
-        for _ in range(5)
-    ]
-
-
-def stacked_experts():
-    return keras_comet.StackedDenseExperts(5, [4, 3], "tanh")
-
-
-def rows(count=13, seed=0):
-    values = np.random.default_rng(seed).normal(size=(count, 6))
-    return values.astype("float32")
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize(
-    "experts", [dense_experts, nested_experts, stacked_experts]
-)
-@pytest.mark.parametrize("gate", GATES)
-def test_sparse_and_auto_equal_dense(gate, experts, compiled):
-    moe = keras_comet.MixtureOfExperts(experts(), GATES[gate]())
-    moe.build((None, 6))
-
-    def run(x):
-        with tf.GradientTape() as tape:
-            outputs = moe(x)
-            loss = tf.reduce_sum(tf.sin(outputs))
-        weights = [getattr(w, "value", w) for w in moe.trainable_weights]
-        if not isinstance(weights[0], tf.Variable):
-            weights = moe.trainable_weights
-        # In eager mode an idle expert is not on the tape at all.
-        return outputs, tape.gradient(
-            loss, weights, unconnected_gradients="zero"
-        )
-
-    results = {}
-    for dispatch in ("dense", "sparse", "auto"):
-        moe.dispatch = dispatch
-        function = tf.function(run) if compiled else run
-        results[dispatch] = function(tf.constant(rows()))
-    for dispatch in ("sparse", "auto"):
-        outputs, gradients = results[dispatch]
-        np.testing.assert_allclose(outputs, results["dense"][0], atol=1e-5)
-        for ours, dense in zip(gradients, results["dense"][1], strict=True):
-            np.testing.assert_allclose(ours, dense, rtol=1e-4, atol=1e-5)
+def make_moe(dispatch="auto", gate="top_k"):
+    return keras_comet.MixtureOfExperts(
+        EXPERTS["dense"](), GATES[gate](), dispatch=dispatch
+    )
 
 
 @pytest.mark.parametrize("dispatch", ["dense", "sparse", "auto"])
-def test_a_row_does_not_depend_on_the_others(dispatch):
+@pytest.mark.parametrize("kind", ["dense", "stacked"])
+def test_tokens_are_routed_one_by_one(kind, dispatch):
     moe = keras_comet.MixtureOfExperts(
-        dense_experts(), GATES["top_k"](), dispatch=dispatch
+        EXPERTS[kind](), GATES["top_k"](), dispatch=dispatch
     )
-    x = rows()
-    alone = np.concatenate([moe(x[i : i + 1]) for i in range(len(x))])
-    np.testing.assert_allclose(moe(x), alone, atol=1e-6)
-    x[3] = np.nan
-    bad = np.asarray(moe(x))
-    assert np.isnan(bad[3]).all()
-    others = np.arange(len(x)) != 3
-    np.testing.assert_allclose(bad[others], alone[others], atol=1e-6)
-    assert moe(x[:0]).shape == (0, 3)
+    tokens = rows(2, 4, 6)
+    flat = np.asarray(moe(tokens.reshape(8, 6)))
+    np.testing.assert_allclose(moe(tokens), flat.reshape(2, 4, 3), atol=1e-6)
 
 
-def test_idle_convolution_experts_train():
-    # The gradient of pooling over an empty batch aborts the process.
-    experts = [
-        keras.Sequential(
-            [
-                keras.layers.Conv2D(2, 3),
-                keras.layers.MaxPool2D(),
-                keras.layers.Flatten(),
-            ]
-        )
-        for _ in range(3)
-    ]
+@pytest.mark.parametrize("dispatch", ["dense", "sparse", "auto"])
+@pytest.mark.parametrize("kind", ["dense", "stacked"])
+def test_sequences_are_routed_whole_by_vectors(kind, dispatch):
+    experts = EXPERTS[kind]()
     moe = keras_comet.MixtureOfExperts(
-        experts, keras_comet.HashGate(3, num_ids=3), dispatch="sparse"
+        experts, keras_comet.HashGate(NUM_EXPERTS, num_ids=5), dispatch
     )
-    images, ids = keras.Input((6, 6, 1)), keras.Input((), dtype="int32")
-    model = keras.Model(
-        [images, ids], keras.layers.Dense(1)(moe((images, ids)))
-    )
-    model.compile("sgd", "mse")
-    x = np.ones((4, 6, 6, 1), "float32")
-    history = model.fit(
-        [x, np.ones(4, "int32")], np.ones((4, 1)), epochs=2, verbose=0
-    )
-    assert np.isfinite(history.history["loss"]).all()
+    sequences = tf.constant(rows(5, 2, 6))
+    ids = tf.range(5)
+    found, weights = moe((sequences, ids), return_routing_weights=True)
+    assert found.shape == (5, 2, 3)
+    for row, expert in enumerate(np.argmax(weights, axis=-1)):
+        if kind == "dense":
+            expected = experts[expert](sequences[row])
+        else:
+            expected = experts(sequences[row])[:, expert]
+        np.testing.assert_allclose(found[row], expected, atol=1e-6)
 
 
-def test_tokens_are_routed_one_by_one():
-    moe = keras_comet.MixtureOfExperts(dense_experts(), GATES["top_k"]())
-    tokens = rows(6).reshape(2, 3, 6)
-    expected = np.asarray(moe(tokens.reshape(6, 6))).reshape(2, 3, 3)
-    np.testing.assert_allclose(moe(tokens), expected, atol=1e-6)
+def test_routing_weights_are_returned_on_request():
+    moe = make_moe()
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, moe(inputs, return_routing_weights=True))
+    x = tf.constant(rows(4, 6))
+    mixture, weights = model(x)
+    np.testing.assert_allclose(weights, moe.gate(x), atol=1e-6)
+    np.testing.assert_allclose(mixture, moe(x), atol=1e-6)
+
+
+def test_batch_size_may_be_unknown():
+    moe = make_moe("sparse")
+    moe.build((None, 6))
+    traced = tf.function(moe).get_concrete_function(tf.TensorSpec([None, 6]))
+    assert traced.output_shapes == [None, 3]
+    x = rows(4, 6)
+    np.testing.assert_allclose(traced(x), moe(x), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -123,40 +71,99 @@ def test_tokens_are_routed_one_by_one():
     [
         (
             lambda: keras_comet.MixtureOfExperts(
-                [keras.layers.Dense(2), keras.layers.Dense(3)],
+                [keras.layers.Dense(2), keras.layers.Dense(3, name="wide")],
                 keras_comet.SoftmaxGate(2),
-            )(rows()),
-            "same output shape",
+            )(rows(2, 4)),
+            r"same output shape.*1 \(wide\): \(3,\)",
         ),
         (
             lambda: keras_comet.MixtureOfExperts(
-                dense_experts(), keras_comet.SoftmaxGate(4)
+                EXPERTS["dense"](), keras_comet.SoftmaxGate(4)
             ),
-            "num_experts=4",
+            "5 experts.*num_experts=4",
         ),
+        (lambda: make_moe(dispatch="fast"), "must be one of.*'fast'"),
         (
             lambda: keras_comet.MixtureOfExperts(
-                dense_experts(), GATES["comet"](), dispatch="fast"
+                [], keras_comet.SoftmaxGate(1)
             ),
-            "'fast'",
+            "at least one layer",
         ),
         (
             lambda: keras_comet.MixtureOfExperts(
-                dense_experts(), GATES["comet"]()
-            )(np.ones((2, 4, 4, 1), "float32")),
-            "rank 4",
+                keras.layers.Dense(3), keras_comet.SoftmaxGate(1)
+            ),
+            "must be a list of Keras layers",
         ),
-        (lambda: keras_comet.COMETGate(4, k=5), "k=5"),
-        (lambda: keras_comet.TopKGate(4, k=0), "k=0"),
-        (lambda: keras_comet.COMETGate(0), "num_experts=0"),
-        (lambda: keras_comet.DSelectKGate(4, gamma=0.0), "gamma=0.0"),
-        (lambda: keras_comet.SoftmaxGate(4)(np.ones(3, "float32")), "batch"),
         (
-            lambda: keras_comet.HashGate(4, num_ids=3)(np.array([7])),
-            "id 7",
+            lambda: keras_comet.MixtureOfExperts(
+                [tf.tanh], keras_comet.SoftmaxGate(1)
+            ),
+            "must be a list of Keras layers",
+        ),
+        (
+            lambda: keras_comet.MixtureOfExperts(
+                [keras.layers.Dense(3)] * 2, keras_comet.SoftmaxGate(2)
+            ),
+            "more than once",
+        ),
+        (
+            lambda: keras_comet.MixtureOfExperts(
+                EXPERTS["dense"](), keras.layers.Dense(5)
+            ),
+            "must be a keras_comet.Gate",
         ),
     ],
 )
-def test_bad_input_raises(make, match):
+def test_bad_arguments_raise(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "match"),
+    [
+        (rows(2, 4, 4, 1), r"rank 4.*\(features, routing_inputs\)"),
+        ((rows(2, 6), rows(3, 6)), r"start with.*\(2, 6\).*\(3, 5\)"),
+        ((rows(2, 6), rows(2, 3, 6)), r"start with.*\(2, 6\).*\(2, 3, 5\)"),
+        ((rows(2, 6), rows(6)), "batch axis"),
+        ((rows(2, 6),), "Received: 1 inputs"),
+        ((rows(2, 6), rows(2, 6), rows(2, 6)), "Received: 3 inputs"),
+        ((rows(2, 6), {"a": rows(2, 6)}), "MultiGateMixtureOfExperts"),
+        (rows(6), "batch axis"),
+    ],
+)
+def test_inputs_that_do_not_fit_raise(inputs, match):
+    with pytest.raises(ValueError, match=match):
+        make_moe()(tf.nest.map_structure(tf.constant, inputs))
+
+
+@pytest.mark.parametrize("dispatch", ["dense", "sparse", "auto"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_other_routing_inputs_than_features_raise_later_too(dispatch, batch):
+    # One row of weights must not be broadcast, also where it could be.
+    moe = make_moe(dispatch)
+    inputs = tf.constant(rows(2, 6)), tf.constant(rows(batch, 6))
+    moe(inputs[0])
+    with pytest.raises(ValueError, match="start with"):
+        moe(inputs)
+
+
+def test_features_may_be_integers():
+    moe = make_moe()
+    x = np.arange(12).reshape(2, 6) - 5
+    np.testing.assert_allclose(
+        moe(tf.constant(x)), moe(tf.constant(x, tf.float32)), atol=1e-6
+    )
+
+
+def test_images_are_routed_by_vectors():
+    experts = EXPERTS["convolution and pooling"]()
+    moe = keras_comet.MixtureOfExperts(
+        experts, keras_comet.HashGate(NUM_EXPERTS, num_ids=5), "sparse"
+    )
+    images = features_for("convolution and pooling", 5)
+    found, weights = moe((images, tf.range(5)), return_routing_weights=True)
+    for row, expert in enumerate(np.argmax(weights, axis=-1)):
+        expected = experts[expert](images[row : row + 1])[0]
+        np.testing.assert_allclose(found[row], expected, atol=1e-5)
