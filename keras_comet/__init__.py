@@ -1,5 +1,7 @@
 """Sparse gates and mixtures of experts for Keras."""
 
+# First, as what it says when no Keras can be had is clear.
+from keras_comet import _keras  # noqa: F401
 from keras_comet import datasets
 from keras_comet._version import __version__
 from keras_comet.callbacks import GateSparsityLogger

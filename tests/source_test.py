@@ -23,7 +23,7 @@ ALLOWED = {
     "models": {"ops", "gates", "layers"},
     "export": {"gates"},
     "callbacks": {"metrics", "gates.base", "gates.observation"},
-    "testing": {"gates.base"},
+    "testing": {"gates.base", "gates.expert_permutation"},
 }
 
 
