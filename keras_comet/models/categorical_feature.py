@@ -17,6 +17,9 @@ class CategoricalFeature(keras.layers.Layer):
     Ids that the vocabulary does not have share one embedding of their own,
     so that a served model answers for users and items that are new.
 
+    TensorFlow's lookup tables have no kernel for XLA: do not compile a model
+    with this layer with `jit_compile=True`, or look ids up in its data.
+
     Args:
         vocabulary: strings or integers, all different: the known ids.
         embedding_dim: int. Width of the embedding. Defaults to `32`.

@@ -1,0 +1,36 @@
+"""Every fenced example in the docstrings and in the README runs."""
+
+import pathlib
+import re
+import textwrap
+
+import pytest
+
+import keras_comet
+from keras_comet._keras import KERAS_3
+
+PACKAGE = pathlib.Path(keras_comet.__file__).parent
+DOCUMENTS = [*sorted(PACKAGE.rglob("*.py")), PACKAGE.parent / "README.md"]
+
+
+def examples():
+    for path in DOCUMENTS:
+        blocks = re.findall(
+            r"^([ ]*)```python\n(.*?)^\1```", path.read_text(), re.S | re.M
+        )
+        for index, (_, block) in enumerate(blocks):
+            name = f"{path.relative_to(PACKAGE.parent)}-{index}"
+            yield pytest.param(textwrap.dedent(block), id=name)
+
+
+@pytest.mark.parametrize("example", list(examples()))
+def test_example_runs(example):
+    if not KERAS_3:
+        example = re.sub(
+            r"^import keras$", "import tf_keras as keras", example, flags=re.M
+        )
+    if "movielens_100k(" in example or "census_income(" in example:
+        # Downloads: checked for syntax alone.
+        compile(example, "example", "exec")
+    else:
+        exec(compile(example, "example", "exec"), {})
