@@ -170,16 +170,15 @@ def train(
     test = model.evaluate(
         data.test.batches(data.test.num_rows), verbose=0, return_dict=True
     )
-    usage = keras_comet.routing_statistics(
-        keras_comet.routing_weights(model, data.test.features), k=K
-    )
+    weights = keras_comet.routing_weights(model, data.test.features)
     return {
         "gate": gate,
         "model": model,
         "history": history.history,
         "routing": logger.history,
         "test": test,
-        "usage": usage,
+        "weights": weights,
+        "usage": keras_comet.routing_statistics(weights, k=K),
         "seconds": seconds,
     }
 
@@ -216,7 +215,6 @@ def print_table(results: list[dict[str, object]]) -> None:
 
 def plot(
     results: list[dict[str, object]],
-    data: datasets.MultitaskDataset,
     directory: pathlib.Path,
 ) -> None:
     """Writes learning curves, cardinality over epochs and expert usage."""
@@ -256,9 +254,7 @@ def plot(
         layout="constrained",
     )
     for axis, result in zip(axes[:, 0], results, strict=True):
-        weights = keras_comet.routing_weights(
-            result["model"], data.test.features
-        )
+        weights = result["weights"]
         shares = [each.mean(axis=0) for each in weights.values()]
         picture = axis.imshow(shares, cmap="viridis", aspect="auto", vmin=0.0)
         axis.set_title(f"{result['gate']}: share of routing weight")
@@ -363,7 +359,7 @@ def main() -> None:
     gates = GATES if args.compare else (args.gate,)
     results = [train(gate, data, args) for gate in gates]
     print_table(results)
-    plot(results, data, args.output_dir)
+    plot(results, args.output_dir)
     model = results[0]["model"]
     if "item_id" in data.descriptions:
         recommend(model, data, args.output_dir)

@@ -53,6 +53,7 @@ class GateSparsityLogger(keras.callbacks.Callback):
     Example:
 
     ```python
+    import tempfile
     import keras
     import numpy as np
     import keras_comet
@@ -63,7 +64,7 @@ class GateSparsityLogger(keras.callbacks.Callback):
         [keras_comet.MixtureOfExperts(experts, keras_comet.COMETGate(4))]
     )
     model.compile("adam", "mse")
-    logger = keras_comet.GateSparsityLogger("/tmp/logs", x[:32])
+    logger = keras_comet.GateSparsityLogger(tempfile.mkdtemp(), x[:32])
     model.fit(x, y, epochs=2, callbacks=[logger], verbose=0)
     logger.history[-1]  # {"comet_gate": {"cardinality": ...}}
     ```

@@ -43,11 +43,6 @@ class ExpertMixture(keras.layers.Layer):
             )
         if not isinstance(experts, StackedDenseExperts):
             experts = _check_experts(experts)
-            if len({id(expert) for expert in experts}) < len(experts):
-                raise ValueError(
-                    "`experts` must be different layers, but one layer is in "
-                    "the list more than once. Make a new layer for each."
-                )
         self.experts = experts
         self.dispatch = dispatch
 
@@ -81,17 +76,15 @@ class ExpertMixture(keras.layers.Layer):
         Raises:
             ValueError: If the experts' output shapes differ.
         """
-        input_shape = (None, *row_shape)
-        if isinstance(self.experts, StackedDenseExperts):
-            if not self.experts.built:
-                self.experts.build(input_shape)
-            self._output_shape = (*row_shape[:-1], self.experts.widths[-1])
-            return
-        shapes = []
-        for expert in self.experts:
-            if not expert.built:
-                expert.build(input_shape)
-            shapes.append(tuple(expert.compute_output_shape(input_shape))[1:])
+        stacked = isinstance(self.experts, StackedDenseExperts)
+        layers: list[Any] = [self.experts] if stacked else self.experts
+        for layer in layers:
+            if not layer.built:
+                layer.build((None, *row_shape))
+        shapes = [
+            self._expert_output_shape(index, row_shape)
+            for index in range(len(layers))
+        ]
         if len(set(shapes)) > 1:
             listing = ", ".join(
                 f"{index} ({expert.name}): {shape}"
@@ -110,12 +103,19 @@ class ExpertMixture(keras.layers.Layer):
     ) -> tuple[Any, ...]:
         """Returns the shape of a mixture, experts built or not."""
         num_leading = len(weights_shape) - 1
-        leading = features_shape[:num_leading]
-        row_shape = features_shape[num_leading:]
+        return (
+            *features_shape[:num_leading],
+            *self._expert_output_shape(0, features_shape[num_leading:]),
+        )
+
+    def _expert_output_shape(
+        self, expert: int, row_shape: Sequence[Any]
+    ) -> tuple[Any, ...]:
+        """Shape of what an expert makes of one row."""
         if isinstance(self.experts, StackedDenseExperts):
-            return (*leading, *row_shape[:-1], self.experts.widths[-1])
-        output = self.experts[0].compute_output_shape((None, *row_shape))
-        return (*leading, *tuple(output)[1:])
+            return (*row_shape[:-1], self.experts.widths[-1])
+        layer = self.experts[expert]
+        return tuple(layer.compute_output_shape((None, *row_shape)))[1:]
 
     def routing_weights_shape(self, input_shape: Any) -> Any:
         """Returns the shape of the routing weights, or a dict of shapes."""
@@ -307,6 +307,11 @@ def _check_experts(experts: Any) -> list[keras.layers.Layer]:
         )
     if not experts:
         raise ValueError("`experts` must hold at least one layer. Received: []")
+    if len({id(expert) for expert in experts}) < len(experts):
+        raise ValueError(
+            "`experts` must be different layers, but one layer is in the list "
+            "more than once. Make a new layer for each."
+        )
     return list(experts)
 
 

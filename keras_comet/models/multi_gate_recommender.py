@@ -187,10 +187,9 @@ class MultiGateRecommender(keras.Model):
         for feature in self.features.values():
             feature.build()
             width += feature.compute_output_shape((None,))[-1]
-        self.mixture.build(self._add_routing_inputs((None, width), (None,)))
-        mixtures = self.mixture.compute_output_shape(
-            self._add_routing_inputs((None, width), (None,))
-        )
+        shapes = self._add_routing_inputs((None, width), (None,))
+        self.mixture.build(shapes)
+        mixtures = self.mixture.compute_output_shape(shapes)
         for task, tower in self.towers.items():
             tower.build(mixtures[task])
         self.built = True
