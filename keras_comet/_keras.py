@@ -22,6 +22,7 @@ __all__ = [
     "flatten_layers",
     "keras",
     "serializable",
+    "tf_variable",
 ]
 
 # TensorFlow itself reads the variable with exactly this test.
@@ -84,3 +85,8 @@ def aggregation(name: str) -> Any:
 def flatten_layers(layer: Any) -> list[Any]:
     """Lists a layer or model and every layer inside it, at any depth."""
     return list(layer._flatten_layers(include_self=True, recursive=True))
+
+
+def tf_variable(variable: Any) -> Any:
+    """Returns the `tf.Variable` behind a Keras variable."""
+    return variable.value if KERAS_3 else variable

@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any
 from typing import TypeAlias
@@ -16,6 +17,7 @@ from keras_comet._keras import keras
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import as_matrix
 from keras_comet.gates.precision import full_precision
+from keras_comet.ops.recall import recall
 
 # A float, or a Keras learning rate schedule, whose type mypy cannot see.
 RegularizerWeight: TypeAlias = Any
@@ -158,7 +160,9 @@ class Gate(keras.layers.Layer):
         self, routing_inputs: tf.Tensor, training: bool | None = None
     ) -> tf.Tensor:
         training = training is not None and bool(training)
-        selector_weights, penalties = self.route(routing_inputs, training)
+        selector_weights, penalties = recall(
+            self, routing_inputs, lambda: self.route(routing_inputs, training)
+        )
         if self.permutation is None:
             routing_weights = tf.reduce_sum(selector_weights, axis=-2)
         else:
@@ -218,6 +222,23 @@ class Gate(keras.layers.Layer):
                     config[name], custom_objects=custom_objects
                 )
         return cls(**config)
+
+
+def any_searching(gates: Iterable[Gate]) -> tf.Tensor | bool:
+    """Whether a permutation of these gates is being searched.
+
+    Then weights that are zero need gradients too, which only computing all
+    experts gives.
+    """
+    permutations = {
+        id(gate.permutation): gate.permutation
+        for gate in gates
+        if gate.permutation is not None
+    }
+    searching = [each.is_searching() for each in permutations.values()]
+    if all(each is False for each in searching):
+        return False
+    return tf.reduce_any(tf.stack(searching))
 
 
 @contextlib.contextmanager

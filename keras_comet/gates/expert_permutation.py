@@ -1,5 +1,9 @@
 """The permutation between a gate's outputs and the experts."""
 
+import contextlib
+import weakref
+from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +13,10 @@ from keras_comet._keras import aggregation
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.precision import full_precision
+from keras_comet.ops import linear_assignment
+
+# An optimizer is given variables, and must find what they belong to.
+_permutations: weakref.WeakSet["ExpertPermutation"] = weakref.WeakSet()
 
 
 @serializable
@@ -19,6 +27,10 @@ class ExpertPermutation(keras.layers.Layer):
     of their splits. Which expert sits at which place therefore matters, and
     is what the local search looks for. The permutation is applied as
     `g = sum_j G_j P_j`, where `G_j` is the row of selector j.
+
+    Settled, as it is unless a `LocalSearchOptimizer` searches, it is a
+    constant that costs one gather. While the method `"sinkhorn"` searches, P
+    is a nearly doubly stochastic matrix instead, and a product.
 
     Give the same object to several gates and they share one permutation. With
     `num_permutations=1` all selectors of a gate share it; with as many as the
@@ -37,6 +49,11 @@ class ExpertPermutation(keras.layers.Layer):
         assignment: int32 variable `(num_permutations, num_experts)`:
             `assignment[p, i]` is the expert that output i goes to. Starts as
             the identity; assign to it and routing changes at once.
+        permutation_weights: float32 variable `(num_permutations, num_experts,
+            num_experts)`: P, `[p, i, e]` being the share of output i that
+            expert e gets. Used only until the permutation is settled.
+        settled: bool variable: whether the search is over, so that P is the
+            constant `assignment`. Starts as true.
 
     Call arguments:
         selector_weights: float tensor `(..., num_selectors, num_experts)`.
@@ -79,15 +96,31 @@ class ExpertPermutation(keras.layers.Layer):
         self.num_experts = num_experts
         self.num_permutations = num_permutations
         identity = np.tile(np.arange(num_experts), (num_permutations, 1))
-        # Made here and not in build(), so that it can be assigned at once.
-        self.assignment = self.add_weight(
-            name="assignment",
-            shape=(num_permutations, num_experts),
-            dtype="int32",
-            initializer=lambda shape, dtype=None: tf.constant(
-                identity, tf.int32
-            ),
-            trainable=False,
+        # Made here and not in build(), so that they can be assigned at once.
+        self.assignment = self._add_state(
+            "assignment", identity, "int32", trainable=False
+        )
+        self.permutation_weights = self._add_state(
+            "permutation_weights",
+            np.eye(num_experts)[identity],
+            "float32",
+            trainable=True,
+        )
+        self.settled = self._add_state(
+            "settled", np.array(True), "bool", trainable=False
+        )
+        self._is_constant = False
+        _permutations.add(self)
+
+    def _add_state(
+        self, name: str, value: Any, dtype: str, trainable: bool
+    ) -> Any:
+        return self.add_weight(
+            name=name,
+            shape=value.shape,
+            dtype=dtype,
+            initializer=lambda shape, dtype=dtype: tf.constant(value, dtype),
+            trainable=trainable,
             aggregation=aggregation("only_first_replica"),
         )
 
@@ -95,13 +128,21 @@ class ExpertPermutation(keras.layers.Layer):
         self.built = True
 
     def call(self, selector_weights: tf.Tensor) -> tf.Tensor:
-        num_selectors = selector_weights.shape[-2]
-        self.check_selectors(num_selectors)
-        assignment = tf.convert_to_tensor(self.assignment)
+        self.check_selectors(selector_weights.shape[-2])
         if self.num_permutations == 1:
-            groups = [tf.reduce_sum(selector_weights, axis=-2)]
-        else:
-            groups = tf.unstack(selector_weights, axis=-2)
+            selector_weights = tf.reduce_sum(
+                selector_weights, axis=-2, keepdims=True
+            )
+        if self._is_constant:
+            return self._gather(selector_weights)
+        return tf.cond(
+            tf.convert_to_tensor(self.settled),
+            lambda: self._gather(selector_weights),
+            lambda: self._multiply(selector_weights),
+        )
+
+    def _gather(self, selector_weights: tf.Tensor) -> tf.Tensor:
+        assignment = tf.convert_to_tensor(self.assignment)
         # Expert e takes the output i with assignment[i] == e.
         return tf.add_n(
             [
@@ -110,9 +151,56 @@ class ExpertPermutation(keras.layers.Layer):
                     tf.math.invert_permutation(assignment[index]),
                     axis=-1,
                 )
-                for index, weights in enumerate(groups)
+                for index, weights in enumerate(
+                    tf.unstack(selector_weights, axis=-2)
+                )
             ]
         )
+
+    def _multiply(self, selector_weights: tf.Tensor) -> tf.Tensor:
+        return tf.einsum(
+            "...jn,jnm->...m",
+            selector_weights,
+            tf.cast(self.permutation_weights, selector_weights.dtype),
+        )
+
+    def is_searching(self) -> tf.Tensor | bool:
+        """Whether P is not settled, so that zero weights need gradients."""
+        if self._is_constant:
+            return False
+        return tf.logical_not(tf.convert_to_tensor(self.settled))
+
+    def settle(self) -> None:
+        """Ends the search here: rounds P to the nearest permutation, exactly.
+
+        Does nothing where it is settled already.
+        """
+        if bool(tf.convert_to_tensor(self.settled)):
+            return
+        rounded = nearest_permutations(self.permutation_weights)
+        self.assignment.assign(rounded)
+        self.permutation_weights.assign(tf.one_hot(rounded, self.num_experts))
+        self.settled.assign(True)
+
+    @contextlib.contextmanager
+    def as_constant(self) -> Iterator[None]:
+        """Leaves the search out of graphs traced meanwhile, as for serving.
+
+        Raises:
+            ValueError: If the permutation is not settled.
+        """
+        if not bool(tf.convert_to_tensor(self.settled)):
+            raise ValueError(
+                f"The permutation {self.name!r} is still being searched. "
+                "Train until the search is over, or end it here by "
+                "`permutation.settle()`."
+            )
+        before = self._is_constant
+        self._is_constant = True
+        try:
+            yield
+        finally:
+            self._is_constant = before
 
     def check_selectors(self, num_selectors: int) -> None:
         """Raises a ValueError unless it suits a gate of so many selectors."""
@@ -132,3 +220,30 @@ class ExpertPermutation(keras.layers.Layer):
             "num_experts": self.num_experts,
             "num_permutations": self.num_permutations,
         }
+
+
+def nearest_permutations(permutation_weights: Any) -> tf.Tensor:
+    """Rounds soft permutations exactly, by linear assignment.
+
+    Args:
+        permutation_weights: float tensor `(num_permutations, n, n)`. The
+            larger an entry, the better.
+
+    Returns:
+        An int32 tensor `(num_permutations, n)`.
+    """
+    weights = tf.convert_to_tensor(permutation_weights)
+    return tf.stack([linear_assignment(-each) for each in tf.unstack(weights)])
+
+
+def find_permutations(variables: Iterable[Any]) -> list[ExpertPermutation]:
+    """Lists the permutations whose `permutation_weights` are given.
+
+    Args:
+        variables: variables, those of a model for example.
+
+    Returns:
+        The permutations, in the order of their variables.
+    """
+    owners = {id(each.permutation_weights): each for each in _permutations}
+    return [owners[id(v)] for v in variables if id(v) in owners]

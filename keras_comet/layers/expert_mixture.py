@@ -12,6 +12,8 @@ from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.ops import combine
 from keras_comet.ops import dispatch
 from keras_comet.ops import find_routed_pairs
+from keras_comet.ops.recall import is_recalling
+from keras_comet.ops.recall import recall
 from keras_comet.ops.xla import compiles_with_xla
 
 _DISPATCHES = ("auto", "dense", "sparse")
@@ -140,13 +142,18 @@ class ExpertMixture(keras.layers.Layer):
         return mixture, spec(self.routing_weights_shape(shapes), "float32")
 
     def mix(
-        self, features: tf.Tensor, routing_weights: list[tf.Tensor]
+        self,
+        features: tf.Tensor,
+        routing_weights: list[tf.Tensor],
+        searching: tf.Tensor | bool,
     ) -> list[tf.Tensor]:
         """Mixes the experts' outputs by each of several routing weights.
 
         Args:
             features: tensor `(*leading, ...)`.
             routing_weights: list of tensors `(*leading, num_experts)`.
+            searching: bool, or bool tensor. Whether weights that are zero
+                need a gradient, which takes all experts.
 
         Returns:
             A list of tensors `(*leading, *expert_output_shape)`.
@@ -163,7 +170,7 @@ class ExpertMixture(keras.layers.Layer):
         # As many as there are rows: one row of weights must not broadcast.
         shape = [tf.shape(rows)[0], self.num_experts]
         weights = [tf.reshape(each, shape) for each in routing_weights]
-        mixtures = self._mix_rows(rows, weights)
+        mixtures = self._mix_rows(rows, weights, searching)
         return [
             tf.ensure_shape(
                 tf.reshape(
@@ -175,27 +182,62 @@ class ExpertMixture(keras.layers.Layer):
         ]
 
     def _mix_rows(
-        self, rows: tf.Tensor, weights: list[tf.Tensor]
+        self,
+        rows: tf.Tensor,
+        weights: list[tf.Tensor],
+        searching: tf.Tensor | bool,
     ) -> list[tf.Tensor]:
         if rows.shape[0] == 0:
             # Convolutions return another shape than they should, or abort.
             empty = tf.zeros([0, *self._output_shape], self.compute_dtype)
             return [empty] * len(weights)
+        if is_recalling():
+            return self._mix_recalled(rows, weights, searching)
         # XLA cannot compile a number of rows that depends on the data.
         if self.dispatch == "dense" or compiles_with_xla():
             return self._mix_dense(rows, weights, self._call_expert)
-        # Not `> 0`: a NaN must reach the output of its row, not vanish.
-        chosen = tf.reduce_any(
-            tf.stack([tf.not_equal(each, 0.0) for each in weights]), axis=0
-        )
-        if self.dispatch == "sparse":
+        chosen = _find_chosen(weights)
+        dense: tf.Tensor | bool = searching
+        if self.dispatch == "auto":
+            density = tf.reduce_mean(tf.cast(chosen, tf.float32))
+            dense = tf.logical_or(density > _DENSE_ABOVE, searching)
+        if dense is False:
             return self._mix_sparse(rows, weights, chosen)
-        density = tf.reduce_mean(tf.cast(chosen, tf.float32))
         return tf.cond(
-            density > _DENSE_ABOVE,
+            dense,
             lambda: self._mix_dense(rows, weights, self._call_expert_in_branch),
             lambda: self._mix_sparse(rows, weights, chosen),
         )
+
+    def _mix_recalled(
+        self,
+        rows: tf.Tensor,
+        weights: list[tf.Tensor],
+        searching: tf.Tensor | bool,
+    ) -> list[tf.Tensor]:
+        """Mixes what all experts made of these rows when they first came."""
+        outputs = recall(
+            self,
+            rows,
+            lambda: [
+                self._call_expert(e, rows) for e in range(self.num_experts)
+            ],
+        )
+        if searching:
+            return self._mix_dense(rows, weights, lambda e, _: outputs[e])
+        pairs = find_routed_pairs(_find_chosen(weights))
+        stacked = tf.concat(
+            [
+                tf.gather(output, indices)
+                for output, indices in zip(
+                    outputs,
+                    tf.split(pairs.indices[:, 0], pairs.counts),
+                    strict=True,
+                )
+            ],
+            axis=0,
+        )
+        return [combine(stacked, pairs, each) for each in weights]
 
     def _mix_dense(
         self,
@@ -294,6 +336,14 @@ class ExpertMixture(keras.layers.Layer):
         if isinstance(experts, list):
             return [deserialize(config) for config in experts]
         return deserialize(experts)
+
+
+def _find_chosen(weights: list[tf.Tensor]) -> tf.Tensor:
+    """Says for each row and expert whether any of the weights chose it."""
+    # Not `> 0`: a NaN must reach the output of its row, not vanish.
+    return tf.reduce_any(
+        tf.stack([tf.not_equal(each, 0.0) for each in weights]), axis=0
+    )
 
 
 def _check_experts(experts: Any) -> list[keras.layers.Layer]:

@@ -7,6 +7,7 @@ from typing import Any
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.base import Gate
+from keras_comet.gates.base import any_searching
 from keras_comet.layers.expert_mixture import ExpertMixture
 from keras_comet.layers.expert_mixture import check_leading_axes
 from keras_comet.layers.expert_mixture import split_inputs
@@ -112,7 +113,9 @@ class MixtureOfExperts(ExpertMixture):
         if routing_inputs is None:
             routing_inputs = features
         routing_weights = self.gate(routing_inputs, training=training)
-        [mixture] = self.mix(features, [routing_weights])
+        [mixture] = self.mix(
+            features, [routing_weights], any_searching([self.gate])
+        )
         if return_routing_weights:
             return mixture, routing_weights
         return mixture

@@ -7,6 +7,7 @@ from typing import Any
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.base import Gate
+from keras_comet.gates.base import any_searching
 from keras_comet.layers.expert_mixture import ExpertMixture
 from keras_comet.layers.expert_mixture import check_leading_axes
 from keras_comet.layers.expert_mixture import split_inputs
@@ -128,7 +129,11 @@ class MultiGateMixtureOfExperts(ExpertMixture):
             task: gate(by_task[task], training=training)
             for task, gate in self.gates.items()
         }
-        mixtures = self.mix(features, list(routing_weights.values()))
+        mixtures = self.mix(
+            features,
+            list(routing_weights.values()),
+            any_searching(self.gates.values()),
+        )
         outputs = dict(zip(routing_weights, mixtures, strict=True))
         if return_routing_weights:
             return outputs, routing_weights

@@ -34,18 +34,13 @@ def permuted(selector_weights, permutations):
     return weights / weights.sum(axis=-1, keepdims=True)
 
 
-class SoftPermutation(keras_comet.ExpertPermutation):
-    """Multiplies by given matrices; the golden values hold soft ones."""
-
-    matrices = None
-
-    def call(self, selector_weights):
-        return tf.einsum("bjn,jnm->bm", selector_weights, self.matrices)
-
-
 def soft_permutation(matrices):
-    permutation = SoftPermutation(matrices.shape[-1], len(matrices))
-    permutation.matrices = tf.constant(matrices)
+    """A permutation that is still searched; the golden ones are soft."""
+    permutation = keras_comet.ExpertPermutation(
+        matrices.shape[-1], len(matrices)
+    )
+    permutation.permutation_weights.assign(matrices)
+    permutation.settled.assign(False)
     return permutation
 
 

@@ -1,0 +1,270 @@
+"""Verified local search over permutations of experts."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+from typing import NamedTuple
+from typing import TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from keras_comet._keras import tf_variable
+from keras_comet.gates.expert_permutation import ExpertPermutation
+from keras_comet.ops import linear_assignment
+from keras_comet.ops.recall import recalling
+from keras_comet.optimizers.search_report import SearchReport
+
+# Candidates that are compared before the best of them is taken.
+_COMPARED = 32
+
+# A smaller relative gain is rounding, not progress.
+_SMALLEST_GAIN = 1e-6
+
+_assign = tf.function(linear_assignment)
+
+# What a search decides: one array of orders for each permutation.
+Orders: TypeAlias = list[np.ndarray[Any, Any]]
+
+
+class _Place(NamedTuple):
+    """One of the orders: which permutation it belongs to, and which row."""
+
+    permutation: int
+    row: int
+
+
+def exchange_search(
+    loss_fn: Callable[[], Any],
+    permutations: Sequence[ExpertPermutation],
+    max_evaluations: int | None = None,
+    max_seconds: float | None = None,
+) -> SearchReport:
+    """Exchanges experts as long as that lowers the loss, and no longer.
+
+    1. The gradient of the loss with respect to each P says what every
+       (output, expert) pair would change, to first order: `C`, one pass.
+    2. Candidates, best first: the linear assignment of C, and all exchanges
+       of two experts by their first-order gain.
+    3. The true loss of each candidate is computed, a few at a time; the best
+       that improves is taken, and the search goes on at 1.
+    4. If no exchange improves, the result is certified: a local optimum.
+
+    Deterministic. Between candidates only P changes, so that in eager code
+    the gates and experts of this package run once for all of them.
+
+    Args:
+        loss_fn: function that returns the scalar loss of the current model
+            on a search batch, the same each time. Call the model with
+            `training=False`.
+        permutations: list of `ExpertPermutation`, settled.
+        max_evaluations: int. Most candidates to try. Defaults to `None`: as
+            many as it takes.
+        max_seconds: float. Time after which no further candidate is tried.
+            Defaults to `None`.
+
+    Returns:
+        A `SearchReport`. The permutations hold the best that was found, also
+        when the search is interrupted.
+
+    Raises:
+        ValueError: If there is no permutation, one is not settled, or the
+            loss is no scalar.
+    """
+    _check_permutations(permutations)
+    search = _Search(loss_fn, list(permutations), max_evaluations, max_seconds)
+    with recalling():
+        return search.run()
+
+
+class _Search:
+    """The state of one search: what it may still spend, and the orders."""
+
+    def __init__(
+        self,
+        loss_fn: Callable[[], Any],
+        permutations: list[ExpertPermutation],
+        max_evaluations: int | None,
+        max_seconds: float | None,
+    ) -> None:
+        self._loss_fn = loss_fn
+        self._permutations = permutations
+        self._places = [
+            _Place(index, row)
+            for index, permutation in enumerate(permutations)
+            for row in range(permutation.num_permutations)
+        ]
+        self._max_evaluations = max_evaluations
+        self._max_seconds = max_seconds
+        self._evaluations = 0
+        self._begin = time.monotonic()
+        self._budget_ended = False
+
+    def run(self) -> SearchReport:
+        orders = [np.array(each.assignment) for each in self._permutations]
+        loss = loss_before = float(self._compute_loss())
+        moves = 0
+        all_tried = False
+        try:
+            while math.isfinite(loss) and not (all_tried or self._budget_ended):
+                better = self._find_better(orders, loss)
+                if better is None:
+                    all_tried = not self._budget_ended
+                else:
+                    orders, loss = better
+                    moves += 1
+        finally:
+            self._use(orders)
+        return SearchReport(
+            loss_before=loss_before,
+            loss_after=loss,
+            moves=moves,
+            evaluations=self._evaluations,
+            certified=all_tried,
+            seconds=time.monotonic() - self._begin,
+        )
+
+    def _find_better(
+        self, orders: Orders, loss: float
+    ) -> tuple[Orders, float] | None:
+        """The best of the first few candidates among which one improves."""
+        bound = loss - _SMALLEST_GAIN * abs(loss)
+        candidates = self._candidates(orders)
+        while few := list(itertools.islice(candidates, _COMPARED)):
+            best = None
+            for candidate in few:
+                if self._must_stop():
+                    break
+                self._use(candidate)
+                value = float(self._compute_loss())
+                self._evaluations += 1
+                if value < bound:
+                    best, bound = candidate, value
+            if best is not None:
+                return best, bound
+            if self._budget_ended:
+                break
+        return None
+
+    def _must_stop(self) -> bool:
+        spent = time.monotonic() - self._begin
+        if (
+            self._max_evaluations is not None
+            and self._evaluations >= self._max_evaluations
+        ) or (self._max_seconds is not None and spent >= self._max_seconds):
+            self._budget_ended = True
+        return self._budget_ended
+
+    def _candidates(self, orders: Orders) -> Iterator[Orders]:
+        """Yields the neighbours of these orders, the most promising first."""
+        costs = self._first_order_costs(orders)
+        proposals = [_assign(cost).numpy() for cost in costs]
+        if len(self._places) > 1:
+            yield self._replace(orders, dict(enumerate(proposals)))
+        for place, proposal in enumerate(proposals):
+            yield self._replace(orders, {place: proposal})
+        yield from self._exchanges(orders, costs)
+
+    def _exchanges(
+        self, orders: Orders, costs: list[np.ndarray[Any, Any]]
+    ) -> Iterator[Orders]:
+        """Yields all exchanges of two experts, by their first-order gain."""
+        exchanges = []
+        for place, cost in enumerate(costs):
+            order = self._at(orders, place)
+            outputs = np.arange(len(order))
+            # cost[i, e]: what output i at expert e costs.
+            here = cost[outputs, order]
+            there = cost[:, order]
+            change = there + there.T - here[:, np.newaxis] - here
+            first, second = np.triu_indices(len(order), 1)
+            exchanges += [
+                (change[i, j], place, i, j)
+                for i, j in zip(first, second, strict=True)
+            ]
+        exchanges.sort()
+        for _, place, i, j in exchanges:
+            order = self._at(orders, place).copy()
+            order[[i, j]] = order[[j, i]]
+            yield self._replace(orders, {place: order})
+
+    def _at(self, orders: Orders, place: int) -> np.ndarray[Any, Any]:
+        permutation, row = self._places[place]
+        return orders[permutation][row]
+
+    def _replace(
+        self, orders: Orders, new: dict[int, np.ndarray[Any, Any]]
+    ) -> Orders:
+        orders = [order.copy() for order in orders]
+        for place, order in new.items():
+            permutation, row = self._places[place]
+            orders[permutation][row] = order
+        return orders
+
+    def _use(self, orders: Orders) -> None:
+        for permutation, order in zip(self._permutations, orders, strict=True):
+            permutation.assignment.assign(order)
+
+    def _compute_loss(self) -> tf.Tensor:
+        loss = tf.convert_to_tensor(self._loss_fn())
+        if loss.shape.rank != 0:
+            raise ValueError(
+                "`loss_fn` must return one number, the loss of the search "
+                f"batch. Received: shape {loss.shape}. Average over it."
+            )
+        return loss
+
+    def _first_order_costs(self, orders: Orders) -> list[np.ndarray[Any, Any]]:
+        """The gradient of the loss with respect to each P, `(n, n)` each."""
+        self._use(orders)
+        variables = [
+            tf_variable(each.permutation_weights) for each in self._permutations
+        ]
+        before = [each.numpy() for each in variables]
+        for permutation, order in zip(self._permutations, orders, strict=True):
+            permutation.permutation_weights.assign(
+                np.eye(permutation.num_experts)[order]
+            )
+            permutation.settled.assign(False)
+        try:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(variables)
+                loss = self._compute_loss()
+            # A loss that is no function of P, to TensorFlow, ranks nothing.
+            gradients = tape.gradient(
+                loss, variables, unconnected_gradients="zero"
+            )
+        finally:
+            for permutation, value in zip(
+                self._permutations, before, strict=True
+            ):
+                permutation.settled.assign(True)
+                permutation.permutation_weights.assign(value)
+        return [
+            cost
+            for gradient in gradients
+            for cost in np.nan_to_num(gradient.numpy())
+        ]
+
+
+def _check_permutations(permutations: Sequence[ExpertPermutation]) -> None:
+    if not permutations:
+        raise ValueError(
+            "There is nothing to search: no permutation was given. Make the "
+            "gates with `permutation=ExpertPermutation(num_experts)`."
+        )
+    for permutation in permutations:
+        if not isinstance(permutation, ExpertPermutation):
+            raise ValueError(
+                "`permutations` must be a list of ExpertPermutation. "
+                f"Received: {permutation!r}"
+            )
+        if not bool(tf.convert_to_tensor(permutation.settled)):
+            raise ValueError(
+                f"The permutation {permutation.name!r} is soft, as another "
+                "search is going on. Call its `settle()` first."
+            )

@@ -1,0 +1,25 @@
+"""What a search did."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchReport:
+    """What `LocalSearchOptimizer.search` returns.
+
+    Args:
+        loss_before: float. The loss when the search began.
+        loss_after: float. The loss when it ended, never larger.
+        moves: int. Number of moves that were taken.
+        evaluations: int. Number of candidates whose loss was computed.
+        certified: bool. Whether no exchange of two experts improves the
+            loss any more, as all were tried.
+        seconds: float. How long it took.
+    """
+
+    loss_before: float
+    loss_after: float
+    moves: int
+    evaluations: int
+    certified: bool
+    seconds: float
