@@ -22,6 +22,8 @@ from keras_comet.models import CategoricalFeature
 from keras_comet.models import MultiGateRecommender
 from keras_comet.models import NumericFeature
 from keras_comet.models import Task
+from keras_comet.optimizers import LocalSearchOptimizer
+from keras_comet.optimizers import SearchReport
 
 __all__ = [
     "COMETGate",
@@ -31,10 +33,12 @@ __all__ = [
     "Gate",
     "GateSparsityLogger",
     "HashGate",
+    "LocalSearchOptimizer",
     "MixtureOfExperts",
     "MultiGateMixtureOfExperts",
     "MultiGateRecommender",
     "NumericFeature",
+    "SearchReport",
     "SoftmaxGate",
     "StackedDenseExperts",
     "Task",

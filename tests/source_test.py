@@ -21,6 +21,7 @@ ALLOWED = {
     "gates": {"ops", "regularizers"},
     "layers": {"ops", "regularizers", "gates"},
     "models": {"ops", "gates", "layers"},
+    "optimizers": {"ops", "gates.base", "gates.expert_permutation"},
     "export": {"gates"},
     "callbacks": {"metrics", "gates.base", "gates.observation"},
     "testing": {"gates.base", "gates.expert_permutation"},

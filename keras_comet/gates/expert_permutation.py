@@ -170,16 +170,21 @@ class ExpertPermutation(keras.layers.Layer):
             return False
         return tf.logical_not(tf.convert_to_tensor(self.settled))
 
-    def settle(self) -> None:
-        """Ends the search here: rounds P to the nearest permutation, exactly.
+    def settle(self, assignment: Any = None) -> None:
+        """Ends the search here, at the nearest permutation or a given one.
 
-        Does nothing where it is settled already.
+        Args:
+            assignment: int array `(num_permutations, num_experts)`. Defaults
+                to `None`: P rounded, exactly.
         """
-        if bool(tf.convert_to_tensor(self.settled)):
-            return
-        rounded = nearest_permutations(self.permutation_weights)
-        self.assignment.assign(rounded)
-        self.permutation_weights.assign(tf.one_hot(rounded, self.num_experts))
+        if assignment is None:
+            if bool(tf.convert_to_tensor(self.settled)):
+                return
+            assignment = nearest_permutations(self.permutation_weights)
+        self.assignment.assign(assignment)
+        self.permutation_weights.assign(
+            tf.one_hot(assignment, self.num_experts)
+        )
         self.settled.assign(True)
 
     @contextlib.contextmanager

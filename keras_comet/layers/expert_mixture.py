@@ -216,27 +216,28 @@ class ExpertMixture(keras.layers.Layer):
         searching: tf.Tensor | bool,
     ) -> list[tf.Tensor]:
         """Mixes what all experts made of these rows when they first came."""
-        outputs = recall(
+        outputs = recall(  # (rows, num_experts, ...)
             self,
             rows,
-            lambda: [
-                self._call_expert(e, rows) for e in range(self.num_experts)
-            ],
+            lambda: tf.stack(
+                [self._call_expert(e, rows) for e in range(self.num_experts)],
+                axis=1,
+            ),
         )
         if searching:
-            return self._mix_dense(rows, weights, lambda e, _: outputs[e])
-        pairs = find_routed_pairs(_find_chosen(weights))
-        stacked = tf.concat(
-            [
-                tf.gather(output, indices)
-                for output, indices in zip(
-                    outputs,
-                    tf.split(pairs.indices[:, 0], pairs.counts),
-                    strict=True,
+            shape = [-1, self.num_experts] + [1] * len(self._output_shape)
+            return [
+                tf.reduce_sum(
+                    tf.math.multiply_no_nan(
+                        outputs,
+                        tf.reshape(tf.cast(each, outputs.dtype), shape),
+                    ),
+                    axis=1,
                 )
-            ],
-            axis=0,
-        )
+                for each in weights
+            ]
+        pairs = find_routed_pairs(_find_chosen(weights))
+        stacked = tf.gather_nd(outputs, pairs.indices)
         return [combine(stacked, pairs, each) for each in weights]
 
     def _mix_dense(

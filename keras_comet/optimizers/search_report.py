@@ -11,7 +11,8 @@ class SearchReport:
         loss_before: float. The loss when the search began.
         loss_after: float. The loss when it ended, never larger.
         moves: int. Number of moves that were taken.
-        evaluations: int. Number of candidates whose loss was computed.
+        evaluations: int. Number of times the loss was computed, gradients
+            included, after the first.
         certified: bool. Whether no exchange of two experts improves the
             loss any more, as all were tried.
         seconds: float. How long it took.
