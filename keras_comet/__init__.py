@@ -24,6 +24,7 @@ from keras_comet.models import NumericFeature
 from keras_comet.models import Task
 from keras_comet.optimizers import LocalSearchOptimizer
 from keras_comet.optimizers import SearchReport
+from keras_comet.training import LocalSearch
 
 __all__ = [
     "COMETGate",
@@ -33,6 +34,7 @@ __all__ = [
     "Gate",
     "GateSparsityLogger",
     "HashGate",
+    "LocalSearch",
     "LocalSearchOptimizer",
     "MixtureOfExperts",
     "MultiGateMixtureOfExperts",

@@ -22,6 +22,7 @@ ALLOWED = {
     "layers": {"ops", "regularizers", "gates"},
     "models": {"ops", "gates", "layers"},
     "optimizers": {"ops", "gates.base", "gates.expert_permutation"},
+    "training": {"ops", "gates", "layers", "models", "metrics", "optimizers"},
     "export": {"gates"},
     "callbacks": {"metrics", "gates.base", "gates.observation"},
     "testing": {"gates.base", "gates.expert_permutation"},

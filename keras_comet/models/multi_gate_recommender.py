@@ -269,12 +269,12 @@ class MultiGateRecommender(keras.Model):
         return super().predict(_to_strings(x), *args, **kwargs)
 
     def train_step(self, data: Any) -> Any:
-        return super().train_step(self._weigh_labels(data))
+        return super().train_step(self.weigh_labels(data))
 
     def test_step(self, data: Any) -> Any:
-        return super().test_step(self._weigh_labels(data))
+        return super().test_step(self.weigh_labels(data))
 
-    def _weigh_labels(self, data: Any) -> Any:
+    def weigh_labels(self, data: Any) -> Any:
         """Gives examples without a label the weight 0, for each task."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         if not isinstance(labels, Mapping) or set(labels) != set(self._tasks):
