@@ -117,7 +117,9 @@ def masked_loop(
             totals = [tf.zeros(shape, output.dtype) for _ in routing_weights]
         totals = [
             tf.tensor_scatter_nd_add(
-                total, indices, output * tf.gather(w[:, e : e + 1], indices[:, 0])
+                total,
+                indices,
+                output * tf.gather(w[:, e : e + 1], indices[:, 0]),
             )
             for total, w in zip(totals, routing_weights, strict=True)
         ]
@@ -191,9 +193,7 @@ class RecursiveTree(tf.Module):
             return
         kernel, bias = self.splits[node]
         left = smooth_step(tf.matmul(rows, kernel) + bias)
-        self._visit(
-            2 * node + 1, probability * left, rows, reached, logits
-        )
+        self._visit(2 * node + 1, probability * left, rows, reached, logits)
         self._visit(
             2 * node + 2, probability * (1.0 - left), rows, reached, logits
         )

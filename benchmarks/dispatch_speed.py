@@ -20,6 +20,7 @@ from benchmarks import baselines
 from benchmarks import torch_baseline
 from benchmarks import workloads
 from benchmarks.measure import Timing
+from benchmarks.measure import bind
 from benchmarks.measure import check_agreement
 from benchmarks.measure import fastest
 from benchmarks.measure import interleave
@@ -94,24 +95,34 @@ class Case:
             lambda x: self.perceptrons[0](x), input_signature=signature[:1]
         )
 
+    def describe(self, batch: int, k: int) -> str:
+        """Says what is computed."""
+        num_experts, depth, _ = self.layers[0][0].shape
+        widths = "-".join(map(str, (depth, *self.widths)))
+        gates = ", two gates" if self.num_gates == 2 else ""
+        return f"n={num_experts}, k={k}, {widths}{gates}, b={batch}"
+
     def _mixture(self, dispatch: str) -> Callable[..., Any]:
         return workloads.as_function(
             workloads.make_mixture(self.experts, self.num_gates, dispatch)
         )
 
     def functions(
-        self, rows: np.ndarray, weights: list[np.ndarray], torch: bool = True
+        self, rows: np.ndarray, weights: list[np.ndarray]
     ) -> dict[str, Callable[[], Any]]:
         """All ways to compute the mixture of these rows, without arguments."""
         x = tf.constant(rows)
         w = [tf.constant(each) for each in weights]
         functions = {
-            name: lambda function=function: function(x, w)
+            name: bind(function, x, w)
             for name, function in self.compiled.items()
         }
-        if len(rows) * len(self.layers[0][0]) * max(self.widths) > _EINSUM_UP_TO:
+        if (
+            len(rows) * len(self.layers[0][0]) * max(self.widths)
+            > _EINSUM_UP_TO
+        ):
             del functions["dense einsum"]
-        if torch and torch_baseline.is_available():
+        if torch_baseline.is_available():
             functions["PyTorch index loop"] = torch_baseline.TorchIndexLoop(
                 self.layers, self.relu_last, rows, weights
             )
@@ -129,56 +140,51 @@ def compare_sizes(report: Report, rounds: int, smoke: bool) -> None:
     """The bars on one size each."""
     scale = 16 if smoke else 1
     wide = Case(64 // scale, 256, [1024 // scale, 256], stacked=True)
-    label = "n=64, k=2, 256-1024-256"
     for batch, limit in ((4096 // scale, 20.0), (512 // scale, 9.0), (1, 10.0)):
-        timings = time_case(
-            report, rounds, wide, f"{label}, b={batch}", batch, batch > 1
-        )
-        require_speedup(report, f"{label}, b={batch}", timings, limit)
+        label, timings = time_case(report, rounds, wide, batch)
+        require_speedup(report, label, timings, limit)
         if limit == 20.0:
-            require_near_one_expert(
-                report, f"{label}, b={batch}", timings, 1.4
-            )
+            require_near_one_expert(report, label, timings, 1.4)
+    compare_skew(report, rounds, wide, 4096 // scale)
     if not smoke:
-        plot_batches(report, rounds, wide, label)
+        plot_batches(report, rounds, wide)
 
     for num_gates, limit in ((2, 3.0), (1, 4.5)):
         case = Case(16, 256, [256], relu_last=True, num_gates=num_gates)
-        gates = "two gates" if num_gates == 2 else "one gate"
-        label = f"n=16, k=2, Dense(256), {gates}, b=4096"
-        timings = time_case(report, rounds, case, label, 4096 // scale)
+        label, timings = time_case(report, rounds, case, 4096 // scale)
         require_speedup(report, label, timings, limit)
         if num_gates == 2:
             compare_unsaturated(report, rounds, case, 4096 // scale)
 
     case = Case(8, 512, [2048 // scale, 512])
-    label = "n=8, k=2, 512-2048-512, b=4096"
-    timings = time_case(report, rounds, case, label, 4096 // scale)
+    label, timings = time_case(report, rounds, case, 4096 // scale)
     require_speedup(report, label, timings, 3.5)
     require_near_one_expert(report, label, timings, 1.15)
-    compare_skew(report, rounds, "n=8, 512-2048-512", case, 4096 // scale)
-    compare_skew(report, rounds, "n=64, 256-1024-256", wide, 4096 // scale)
+    compare_skew(report, rounds, case, 4096 // scale)
 
 
 def time_case(
     report: Report,
     rounds: int,
     case: Case,
-    label: str,
     batch: int,
-    torch: bool = True,
     k: int = 2,
-) -> dict[str, Timing]:
-    """Times all ways to compute one case under balanced routing."""
+) -> tuple[str, dict[str, Timing]]:
+    """Times all ways to compute one case under balanced routing.
+
+    Returns:
+        What was computed, in words, and the timings.
+    """
     num_experts, depth, _ = case.layers[0][0].shape
     weights = [
         workloads.balanced_weights(batch, num_experts, k, seed)
         for seed in range(case.num_gates)
     ]
     rows = workloads.random_rows(batch, depth)
-    timings = interleave(case.functions(rows, weights, torch), rounds)
+    timings = interleave(case.functions(rows, weights), rounds)
+    label = case.describe(batch, k)
     report.add_timings(TABLE, timings, case=label)
-    return timings
+    return label, timings
 
 
 def require_speedup(
@@ -186,13 +192,12 @@ def require_speedup(
 ) -> None:
     """A bar on the time of the fastest dense way over ours."""
     dense = fastest(timings, *DENSE)
-    report.require(
+    report.require_ratio(
         f"inference, {label}",
         "x faster than dense",
         ">=",
         limit,
         ratio(timings, dense, SPARSE),
-        timings[SPARSE].rounds,
     )
 
 
@@ -200,13 +205,12 @@ def require_near_one_expert(
     report: Report, label: str, timings: dict[str, Timing], limit: float
 ) -> None:
     """A bar on our time over that of one expert on the same rows."""
-    report.require(
+    report.require_ratio(
         f"inference, {label}",
         "x the time of one expert on the same rows",
         "<=",
         limit,
         ratio(timings, SPARSE, "one expert"),
-        timings[SPARSE].rounds,
     )
 
 
@@ -214,45 +218,38 @@ def compare_unsaturated(
     report: Report, rounds: int, case: Case, batch: int
 ) -> None:
     """What `auto` costs while all weights are nonzero."""
-    label = f"n=16, Dense(256), two gates, all weights nonzero, b={batch}"
-    timings = time_case(
-        report, rounds, case, label, batch, torch=False, k=16
-    )
-    report.require(
-        f"inference, {label}",
+    label, timings = time_case(report, rounds, case, batch, k=16)
+    report.require_ratio(
+        f"inference, all weights nonzero, {label}",
         "x the time of dense",
         "<=",
         1.08,
         ratio(timings, SPARSE, fastest(timings, *DENSE)),
-        timings[SPARSE].rounds,
     )
 
 
-def compare_skew(
-    report: Report, rounds: int, label: str, case: Case, batch: int
-) -> None:
+def compare_skew(report: Report, rounds: int, case: Case, batch: int) -> None:
     """Balanced routing against two experts that take 60 % of the pairs."""
     num_experts, depth, _ = case.layers[0][0].shape
     rows = tf.constant(workloads.random_rows(batch, depth))
-    routings = {
-        "balanced": workloads.balanced_weights(batch, num_experts, 2),
-        "skewed": workloads.skewed_weights(batch, num_experts),
-    }
+    balanced = tf.constant(workloads.balanced_weights(batch, num_experts, 2))
+    skewed = tf.constant(workloads.skewed_weights(batch, num_experts))
+    mix = case.compiled[SPARSE]
     timings = interleave(
         {
-            name: lambda w=tf.constant(w): case.compiled[SPARSE](rows, [w])
-            for name, w in routings.items()
+            "balanced": lambda: mix(rows, [balanced]),
+            "skewed": lambda: mix(rows, [skewed]),
         },
         rounds,
     )
+    label = case.describe(batch, 2)
     report.add_timings("Skewed routing, ms a call", timings, case=label)
-    report.require(
-        f"two experts take 60 %, {label}, b={batch}",
+    report.require_ratio(
+        f"two experts take 60 %, {label}",
         "x the time of balanced routing",
         "<=",
         1.15,
         ratio(timings, "skewed", "balanced"),
-        timings["skewed"].rounds,
     )
 
 
@@ -276,13 +273,11 @@ def compare_convolutions(report: Report, rounds: int, smoke: bool) -> None:
     }
     for name in ("dense_loop", "masked_loop"):
         baseline = getattr(baselines, name)
-        functions[name.replace("_", " ")] = (
-            lambda x, w, baseline=baseline: baseline(experts, x, w)
+        functions[name.replace("_", " ")] = lambda x, w, baseline=baseline: (
+            baseline(experts, x, w)
         )
     compiled = {
-        name: lambda f=tf.function(f, input_signature=signature): f(
-            rows, weights
-        )
+        name: bind(tf.function(f, input_signature=signature), rows, weights)
         for name, f in functions.items()
     }
     check_agreement(compiled)
@@ -294,18 +289,14 @@ def compare_convolutions(report: Report, rounds: int, smoke: bool) -> None:
     require_speedup(report, label, timings, 3.0)
 
 
-def plot_batches(
-    report: Report, rounds: int, case: Case, label: str
-) -> None:
+def plot_batches(report: Report, rounds: int, case: Case) -> None:
     """Time against the batch size."""
     rows = []
     for batch in (1, 8, 32, 128, 512, 2048):
-        timings = time_case(
-            report, min(rounds, 7), case, f"{label}, b={batch}", batch
-        )
+        _, timings = time_case(report, min(rounds, 7), case, batch)
         rows += flatten(timings, "batch", batch)
     path = report.directory / "dispatch_against_batch.png"
-    plot_rows(path, rows, "batch", f"Inference, {label}, stacked experts")
+    plot_rows(path, rows, "batch", "Inference, n=64, k=2, 256-1024-256")
 
 
 def plot_num_experts(report: Report, rounds: int) -> None:
@@ -313,8 +304,7 @@ def plot_num_experts(report: Report, rounds: int) -> None:
     rows = []
     for num_experts in (4, 8, 16, 32, 64):
         case = Case(num_experts, 256, [256], relu_last=True, stacked=True)
-        label = f"n={num_experts}, k=2, Dense(256), b=1024"
-        timings = time_case(report, min(rounds, 7), case, label, 1024)
+        _, timings = time_case(report, min(rounds, 7), case, 1024)
         rows += flatten(timings, "n", num_experts)
     path = report.directory / "dispatch_against_n.png"
     plot_rows(path, rows, "n", "Inference, k=2, Dense(256), b=1024")
@@ -325,8 +315,7 @@ def plot_density(report: Report, rounds: int) -> None:
     case = Case(16, 256, [256], relu_last=True)
     rows = []
     for k in (1, 2, 4, 6, 8, 12, 16):
-        label = f"n=16, {k} experts a row, Dense(256), b=2048"
-        timings = time_case(report, min(rounds, 7), case, label, 2048, k=k)
+        _, timings = time_case(report, min(rounds, 7), case, 2048, k=k)
         rows += flatten(timings, "density", k / 16)
     path = report.directory / "dispatch_against_density.png"
     plot_rows(path, rows, "density", "Inference, n=16, Dense(256), b=2048")
@@ -345,9 +334,9 @@ def flatten(
 def compare_precisions(report: Report, rounds: int, smoke: bool) -> None:
     """Mixed precision and XLA, faster or not."""
     scale = 16 if smoke else 1
-    for label, num_experts, depth, widths in (
-        ("n=16, k=2, Dense(256), b=4096", 16, 256, [256]),
-        ("n=8, k=2, 512-2048-512, b=4096", 8, 512, [2048 // scale, 512]),
+    for num_experts, depth, widths in (
+        (16, 256, [256]),
+        (8, 512, [2048 // scale, 512]),
     ):
         layers = workloads.make_layers(num_experts, depth, *widths)
         batch = 4096 // scale
@@ -367,12 +356,13 @@ def compare_precisions(report: Report, rounds: int, smoke: bool) -> None:
                         continue  # under XLA every dispatch is dense
                     function = tf.function(mixture, jit_compile=jit)
                     name = f"{dispatch}, {policy}" + (", XLA" if jit else "")
-                    functions[name] = lambda f=function: f(rows, weights)
+                    functions[name] = bind(function, rows, weights)
         timings = interleave(functions, rounds)
+        shape = "-".join(map(str, (depth, *widths)))
         report.add_timings(
             "Mixed precision and XLA, inference, ms a call",
             timings,
-            case=label,
+            case=f"n={num_experts}, k=2, {shape}, b={batch}",
         )
 
 

@@ -1,7 +1,6 @@
 """Times several functions side by side, in one process."""
 
 import dataclasses
-import statistics
 import time
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -14,17 +13,27 @@ import tensorflow as tf
 _SHORTEST = 0.005
 
 # What one comparison may take, and the rounds that it gets in any case.
-_LONGEST = 20.0
+_LONGEST = 10.0
 _FEWEST_ROUNDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds of one call: quartiles over the rounds, and their number."""
+    """Seconds of one call: quartiles over the rounds, and their number.
+
+    Args:
+        lower: float. First quartile.
+        median: float.
+        upper: float. Third quartile.
+        processor: float. Median of the seconds of all processors, which a
+            busy machine disturbs less.
+        rounds: int.
+    """
 
     lower: float
     median: float
     upper: float
+    processor: float
     rounds: int
 
 
@@ -44,7 +53,7 @@ def interleave(
             returns when its work is done.
         rounds: int. Number of rounds.
         longest: float. Seconds after which no further round begins, but for
-            the first five. Defaults to `20.0`.
+            the first five. Defaults to `10.0`.
 
     Returns:
         A dict from name to `Timing`.
@@ -52,9 +61,9 @@ def interleave(
     repeats = {}
     for name, function in functions.items():
         function()
-        seconds = _time(function, 1)
+        seconds, _ = _time(function, 1)
         repeats[name] = max(1, round(_SHORTEST / max(seconds, 1e-6)))
-    samples: dict[str, list[float]] = {name: [] for name in functions}
+    samples: dict[str, list[tuple[float, float]]] = {n: [] for n in functions}
     order = list(functions)
     rng = np.random.default_rng(0)
     begin = time.perf_counter()
@@ -65,20 +74,28 @@ def interleave(
         rng.shuffle(order)
         for name in order:
             samples[name].append(_time(functions[name], repeats[name]))
-    return {name: summarize(seconds) for name, seconds in samples.items()}
+    return {name: _summarize(each) for name, each in samples.items()}
 
 
-def _time(function: Callable[[], Any], repeats: int) -> float:
-    begin = time.perf_counter()
+def _time(function: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    """Seconds of a call: by the clock, and of all processors."""
+    begin = time.perf_counter(), time.process_time()
     for _ in range(repeats):
         function()
-    return (time.perf_counter() - begin) / repeats
+    end = time.perf_counter(), time.process_time()
+    return (end[0] - begin[0]) / repeats, (end[1] - begin[1]) / repeats
 
 
-def summarize(seconds: list[float]) -> Timing:
-    """Quartiles of the samples of one function."""
-    lower, median, upper = np.quantile(seconds, [0.25, 0.5, 0.75])
-    return Timing(float(lower), float(median), float(upper), len(seconds))
+def _summarize(samples: list[tuple[float, float]]) -> Timing:
+    seconds, processor = np.transpose(samples)
+    lower, middle, upper = np.quantile(seconds, [0.25, 0.5, 0.75])
+    return Timing(
+        float(lower),
+        float(middle),
+        float(upper),
+        float(np.median(processor)),
+        len(samples),
+    )
 
 
 def fastest(timings: Mapping[str, Timing], *names: str) -> str:
@@ -87,9 +104,33 @@ def fastest(timings: Mapping[str, Timing], *names: str) -> str:
     return min(timed, key=lambda name: timings[name].median)
 
 
-def ratio(timings: Mapping[str, Timing], slow: str, fast: str) -> float:
-    """How many times the one median is the other."""
-    return timings[slow].median / timings[fast].median
+def bind(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    """The function without arguments that calls another one with these."""
+    return lambda: function(*arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """How many times one side takes what the other takes.
+
+    Args:
+        clock: float. Ratio of the medians.
+        processor: float. The same of the seconds of all processors.
+        rounds: int.
+    """
+
+    clock: float
+    processor: float
+    rounds: int
+
+
+def ratio(timings: Mapping[str, Timing], slow: str, fast: str) -> Ratio:
+    """The ratio of two functions that were timed together."""
+    return Ratio(
+        timings[slow].median / timings[fast].median,
+        timings[slow].processor / timings[fast].processor,
+        timings[fast].rounds,
+    )
 
 
 def check_agreement(
@@ -120,13 +161,3 @@ def check_agreement(
                     f"Received: {name!r} differs by {difference:.1e} of the "
                     f"largest value, {scale:.2g}"
                 )
-
-
-def milliseconds(timing: Timing) -> float:
-    """The median in milliseconds."""
-    return 1e3 * timing.median
-
-
-def median(values: list[float]) -> float:
-    """The median of a list of numbers."""
-    return statistics.median(values)

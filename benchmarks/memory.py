@@ -10,11 +10,11 @@ import argparse
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 from typing import Any
 
-from benchmarks.measure import median
 from benchmarks.report import Report
 from benchmarks.report import run_program
 
@@ -101,7 +101,9 @@ def run(report: Report, rounds: int, smoke: bool) -> None:
             for _ in range(repeats):
                 for dispatch, values in peaks.items():
                     values.append(measure(case, mode, dispatch))
-            megabytes = {name: median(each) for name, each in peaks.items()}
+            megabytes = {
+                name: statistics.median(each) for name, each in peaks.items()
+            }
             report.add(
                 "Peak resident memory, MB",
                 [{"case": label, "mode": mode, **megabytes}],

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from benchmarks.measure import Ratio
 from benchmarks.measure import Timing
 
 
@@ -28,6 +29,8 @@ class Bar:
         limit: float. The number to reach.
         measured: float.
         rounds: int. How many rounds the measurement rests on.
+        processor: float. The number by the time of all processors instead of
+            the clock, where it is a ratio of times. Defaults to `None`.
     """
 
     case: str
@@ -36,6 +39,7 @@ class Bar:
     limit: float
     measured: float
     rounds: int
+    processor: float | None = None
 
     @property
     def reached(self) -> bool:
@@ -81,6 +85,7 @@ class Report:
                     "ms": round(1e3 * timing.median, 4),
                     "lower quartile": round(1e3 * timing.lower, 4),
                     "upper quartile": round(1e3 * timing.upper, 4),
+                    "CPU ms": round(1e3 * timing.processor, 4),
                     "rounds": timing.rounds,
                 }
                 for name, timing in timings.items()
@@ -96,9 +101,30 @@ class Report:
         measured: float,
         rounds: int,
     ) -> None:
-        """Appends a bar."""
+        """Appends a bar, see `Bar`."""
         bar = Bar(case, quantity, relation, limit, measured, rounds)
         self.bars.append(bar)
+
+    def require_ratio(
+        self,
+        case: str,
+        quantity: str,
+        relation: str,
+        limit: float,
+        measured: Ratio,
+    ) -> None:
+        """Appends a bar on a ratio of times."""
+        self.bars.append(
+            Bar(
+                case,
+                quantity,
+                relation,
+                limit,
+                measured.clock,
+                measured.rounds,
+                measured.processor,
+            )
+        )
 
     def note(self, text: str) -> None:
         """Appends a sentence, and prints it."""
@@ -142,6 +168,9 @@ def bars_to_markdown(bars: Sequence[Bar]) -> str:
                 "bar": f"{bar.quantity} {bar.relation} {bar.limit:g}",
                 "measured": f"{bar.measured:.2f}",
                 "reached": "yes" if bar.reached else "no",
+                "by CPU time": (
+                    "" if bar.processor is None else f"{bar.processor:.2f}"
+                ),
                 "rounds": bar.rounds,
             }
             for bar in bars

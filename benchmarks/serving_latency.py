@@ -49,9 +49,12 @@ def serve(paths: dict[str, str], inputs: str, requests: int) -> Any:
             loaded = tf.compat.v1.saved_model.load(session, ["serve"], path)
         signature = loaded.signature_def["serving_default"]
         names = list(signature.inputs)
-        calls[name] = names, session.make_callable(
-            [info.name for info in signature.outputs.values()],
-            feed_list=[signature.inputs[n].name for n in names],
+        calls[name] = (
+            names,
+            session.make_callable(
+                [info.name for info in signature.outputs.values()],
+                feed_list=[signature.inputs[n].name for n in names],
+            ),
         )
     seconds: dict[int, dict[str, list[float]]] = {}
     for batch in BATCHES:

@@ -50,7 +50,9 @@ def keras_experts(
             [
                 keras.layers.Dense(
                     kernels.shape[-1],
-                    "relu" if relu_last or kernels is not layers[-1][0] else None,
+                    "relu"
+                    if relu_last or kernels is not layers[-1][0]
+                    else None,
                     dtype=dtype,
                 )
                 for kernels, _ in layers
@@ -69,7 +71,10 @@ def stacked_experts(
     experts = keras_comet.StackedDenseExperts(
         len(layers[0][0]),
         [kernels.shape[-1] for kernels, _ in layers],
-        ["relu" if relu_last or i < len(layers) - 1 else None for i in range(len(layers))],
+        [
+            "relu" if relu_last or i < len(layers) - 1 else None
+            for i in range(len(layers))
+        ],
         dtype=dtype,
     )
     experts.build((None, layers[0][0].shape[1]))
