@@ -95,7 +95,7 @@ def make_model(
     return model
 
 
-def dense_experts() -> list[keras.layers.Layer]:
+def dense_experts(num_experts: int = NUM_EXPERTS) -> list[keras.layers.Layer]:
     """The experts of the paper: Dense(256), relu, Dropout(0.5)."""
     keras.utils.set_random_seed(0)
     return [
@@ -105,7 +105,7 @@ def dense_experts() -> list[keras.layers.Layer]:
                 keras.layers.Dropout(0.5),
             ]
         )
-        for _ in range(NUM_EXPERTS)
+        for _ in range(num_experts)
     ]
 
 

@@ -86,9 +86,12 @@ def export(directory: pathlib.Path, smoke: bool) -> dict[str, dict[str, str]]:
         for name, values in data.train.features.items()
     }
     np.savez(directory / "inputs.npz", **rows)
+    num_experts = 4 if smoke else movielens.NUM_EXPERTS
     sizes = (4, [16]) if smoke else (64, [1024, 256])
     experts = {
-        "n=16, Dense(256)": movielens.dense_experts,
+        f"n={num_experts}, Dense(256)": (
+            lambda: movielens.dense_experts(num_experts)
+        ),
         f"n={sizes[0]}, stacked {'-'.join(map(str, sizes[1]))}": (
             lambda: keras_comet.StackedDenseExperts(*sizes, "relu")
         ),

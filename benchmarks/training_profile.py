@@ -151,7 +151,11 @@ def summarize(
 def profile(report: Report, dispatch: str, num_steps: int, smoke: bool) -> None:
     """Profiles one model."""
     data = movielens.load_data(smoke)
-    model = movielens.make_model(data, dispatch, movielens.dense_experts())
+    model = movielens.make_model(
+        data,
+        dispatch,
+        movielens.dense_experts(4 if smoke else movielens.NUM_EXPERTS),
+    )
     saturate(model)
     batch_size = 16 if smoke else movielens.BATCH
     # Keras warns that the data set, and not fit(), shuffles; so it does.

@@ -205,7 +205,9 @@ def train_movielens(report: Report, epochs: int, smoke: bool) -> None:
     data = movielens.load_data(smoke)
     models = {
         dispatch: movielens.make_model(
-            data, dispatch, movielens.dense_experts()
+            data,
+            dispatch,
+            movielens.dense_experts(4 if smoke else movielens.NUM_EXPERTS),
         )
         for dispatch in ("auto", "dense")
     }
