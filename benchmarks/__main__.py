@@ -32,6 +32,7 @@ def main() -> None:
     add_arguments(parser)
     args = parser.parse_args()
     bars = []
+    failed = []
     for program in PROGRAMS:
         print(f"\n# {program}", flush=True)
         command = [
@@ -43,14 +44,23 @@ def main() -> None:
             *(["--smoke"] if args.smoke else []),
         ]
         environment = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
-        subprocess.run(command, check=True, env=environment)
-        bars += load_bars(args.output_dir / f"{program}.json")
+        results = args.output_dir / f"{program}.json"
+        results.unlink(missing_ok=True)
+        # What comes after should not be lost with one program that fails.
+        if subprocess.run(command, env=environment).returncode:
+            failed.append(program)
+        if results.exists():
+            bars += load_bars(results)
+    if not bars:
+        raise SystemExit(f"No bar was measured. Failed: {failed}")
     table = bars_to_markdown(bars)
     (args.output_dir / "bars.md").write_text(
         f"# Bars\n\n{describe_environment_in_words()}\n\n{table}\n"
     )
     print(f"\n# Bars\n\n{table}")
     print(f"\nTables, JSON and plots: {args.output_dir}")
+    if failed:
+        raise SystemExit(f"Failed before the end: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

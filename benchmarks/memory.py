@@ -8,6 +8,7 @@ its resident memory. Linux only, as the peak is read from /proc.
 
 import argparse
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -16,6 +17,7 @@ import sys
 from typing import Any
 
 from benchmarks.report import Report
+from benchmarks.report import limit_memory
 from benchmarks.report import run_program
 
 # Experts, features, widths, rows, gates, stacked.
@@ -80,16 +82,21 @@ def read_peak() -> float:
 
 
 def measure(case: tuple[Any, ...], mode: str, dispatch: str) -> float:
-    """What `run_once` returns in a new process."""
+    """What `run_once` returns in a new process.
+
+    Returns:
+        The peak in MB; infinite if the process could not get what it needs.
+    """
     arguments = ["--child", json.dumps([case, mode, dispatch])]
-    output = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", *arguments],
-        check=True,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-    ).stdout
-    return float(output.split()[-1])
+    )
+    if process.returncode:
+        return math.inf
+    return float(process.stdout.split()[-1])
 
 
 def run(report: Report, rounds: int, smoke: bool) -> None:
@@ -97,7 +104,7 @@ def run(report: Report, rounds: int, smoke: bool) -> None:
     for label, case in (SMOKE_CASES if smoke else CASES).items():
         for mode in ("inference", "training"):
             peaks: dict[str, list[float]] = {"sparse": [], "dense": []}
-            repeats = min(rounds, 1 if smoke else 3)
+            repeats = min(rounds, 1 if smoke else 2)
             for _ in range(repeats):
                 for dispatch, values in peaks.items():
                     values.append(measure(case, mode, dispatch))
@@ -126,6 +133,7 @@ def main() -> None:
     if args.child is None:
         run_program("memory", __doc__ or "", run, others)
     else:
+        limit_memory()
         print(run_once(*json.loads(args.child)))
 
 

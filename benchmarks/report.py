@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import resource
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -16,6 +17,9 @@ import tensorflow as tf
 
 from benchmarks.measure import Ratio
 from benchmarks.measure import Timing
+
+# What one process may take, so that others on the machine survive it.
+_SHARE_OF_MEMORY = 0.6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Bar:
 class Report:
     """Collects tables and bars of one program and writes them.
 
+    Every table and bar is written at once, so that none is lost if a later case fails.
+
     Args:
         name: str. Name of the program; the files are called after it.
         directory: path. Where to write.
@@ -71,6 +77,7 @@ class Report:
         known = self.tables.setdefault(title, [])
         known.extend(dict(row) for row in rows)
         print(f"\n{title}\n{to_markdown(rows)}", flush=True)
+        self.save()
 
     def add_timings(
         self, title: str, timings: Mapping[str, Timing], **columns: Any
@@ -102,8 +109,7 @@ class Report:
         rounds: int,
     ) -> None:
         """Appends a bar, see `Bar`."""
-        bar = Bar(case, quantity, relation, limit, measured, rounds)
-        self.bars.append(bar)
+        self._append(Bar(case, quantity, relation, limit, measured, rounds))
 
     def require_ratio(
         self,
@@ -114,7 +120,7 @@ class Report:
         measured: Ratio,
     ) -> None:
         """Appends a bar on a ratio of times."""
-        self.bars.append(
+        self._append(
             Bar(
                 case,
                 quantity,
@@ -125,6 +131,10 @@ class Report:
                 measured.processor,
             )
         )
+
+    def _append(self, bar: Bar) -> None:
+        self.bars.append(bar)
+        self.save()
 
     def note(self, text: str) -> None:
         """Appends a sentence, and prints it."""
@@ -225,12 +235,20 @@ def run_program(
     parser = argparse.ArgumentParser(description=document.partition("\n")[0])
     add_arguments(parser)
     args = parser.parse_args(arguments)
+    limit_memory()
     args.output_dir.mkdir(parents=True, exist_ok=True)
     report = Report(name, args.output_dir, args.smoke)
     run(report, 2 if args.smoke else args.rounds, args.smoke)
     report.save()
     if report.bars:
         print(f"\n{bars_to_markdown(report.bars)}")
+
+
+def limit_memory() -> None:
+    """Lets this process fail rather than the machine run out of memory."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = int(_SHARE_OF_MEMORY * total)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
