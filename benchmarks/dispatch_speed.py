@@ -150,13 +150,19 @@ def compare_sizes(report: Report, rounds: int, smoke: bool) -> None:
         plot_batches(report, rounds, wide)
 
     for num_gates, limit in ((2, 3.0), (1, 4.5)):
-        case = Case(16, 256, [256], relu_last=True, num_gates=num_gates)
+        case = Case(
+            4 if smoke else 16,
+            256,
+            [256],
+            relu_last=True,
+            num_gates=num_gates,
+        )
         label, timings = time_case(report, rounds, case, 4096 // scale)
         require_speedup(report, label, timings, limit)
         if num_gates == 2:
             compare_unsaturated(report, rounds, case, 4096 // scale)
 
-    case = Case(8, 512, [2048 // scale, 512])
+    case = Case(4 if smoke else 8, 512, [2048 // scale, 512])
     label, timings = time_case(report, rounds, case, 4096 // scale)
     require_speedup(report, label, timings, 3.5)
     require_near_one_expert(report, label, timings, 1.15)
@@ -218,7 +224,8 @@ def compare_unsaturated(
     report: Report, rounds: int, case: Case, batch: int
 ) -> None:
     """What `auto` costs while all weights are nonzero."""
-    label, timings = time_case(report, rounds, case, batch, k=16)
+    num_experts = len(case.layers[0][0])
+    label, timings = time_case(report, rounds, case, batch, k=num_experts)
     report.require_ratio(
         f"inference, all weights nonzero, {label}",
         "x the time of dense",
@@ -256,14 +263,15 @@ def compare_skew(report: Report, rounds: int, case: Case, batch: int) -> None:
 def compare_convolutions(report: Report, rounds: int, smoke: bool) -> None:
     """Experts of convolutions and pooling."""
     batch = 16 if smoke else 256
-    experts = workloads.convolution_experts(8)
+    num_experts = 3 if smoke else 8
+    experts = workloads.convolution_experts(num_experts)
     rows = tf.constant(workloads.random_rows(batch, 28, 28, 1))
-    weights = [tf.constant(workloads.balanced_weights(batch, 8, 2))]
+    weights = [tf.constant(workloads.balanced_weights(batch, num_experts, 2))]
     pairs = workloads.count_pairs([w.numpy() for w in weights])
     many = tf.constant(workloads.random_rows(pairs, 28, 28, 1))
     signature = [
         tf.TensorSpec([None, 28, 28, 1], tf.float32),
-        [tf.TensorSpec([None, 8], tf.float32)],
+        [tf.TensorSpec([None, num_experts], tf.float32)],
     ]
     functions = {
         f"keras_comet {dispatch}": workloads.as_function(
@@ -284,7 +292,7 @@ def compare_convolutions(report: Report, rounds: int, smoke: bool) -> None:
     one = tf.function(lambda x: experts[0](x), input_signature=signature[:1])
     compiled["one expert"] = lambda: one(many)
     timings = interleave(compiled, rounds)
-    label = f"convolutions, n=8, k=2, b={batch}"
+    label = f"convolutions, n={num_experts}, k=2, b={batch}"
     report.add_timings(TABLE, timings, case=label)
     require_speedup(report, label, timings, 3.0)
 
@@ -334,10 +342,10 @@ def flatten(
 def compare_precisions(report: Report, rounds: int, smoke: bool) -> None:
     """Mixed precision and XLA, faster or not."""
     scale = 16 if smoke else 1
-    for num_experts, depth, widths in (
-        (16, 256, [256]),
-        (8, 512, [2048 // scale, 512]),
-    ):
+    sizes = (
+        [(4, 32, [32])] if smoke else [(16, 256, [256]), (8, 512, [2048, 512])]
+    )
+    for num_experts, depth, widths in sizes:
         layers = workloads.make_layers(num_experts, depth, *widths)
         batch = 4096 // scale
         rows = tf.constant(workloads.random_rows(batch, depth))

@@ -56,7 +56,8 @@ class Bar:
 class Report:
     """Collects tables and bars of one program and writes them.
 
-    Every table and bar is written at once, so that none is lost if a later case fails.
+    Every table and bar is written at once, so that a later case that fails
+    takes none with it.
 
     Args:
         name: str. Name of the program; the files are called after it.

@@ -151,9 +151,12 @@ def compare_sparse_step(
     )
 
 
-def compare_unsaturated_step(report: Report, rounds: int, batch: int) -> None:
+def compare_unsaturated_step(
+    report: Report, rounds: int, num_experts: int, batch: int
+) -> None:
     """A bar on what `auto` costs while all weights are nonzero."""
-    label, timings = compare_step(report, rounds, 16, 256, [256], batch, 2, 16)
+    size = (num_experts, 256, [256], batch, 2, num_experts)
+    label, timings = compare_step(report, rounds, *size)
     report.require_ratio(
         f"training step, all weights nonzero, {label}",
         "x the time of dense",
@@ -166,9 +169,10 @@ def compare_unsaturated_step(report: Report, rounds: int, batch: int) -> None:
 def compare_precisions(report: Report, rounds: int, smoke: bool) -> None:
     """A step in mixed precision and under XLA, faster or not."""
     batch = 256 if smoke else 4096
-    layers = workloads.make_layers(16, 256, 256)
+    num_experts = 4 if smoke else 16
+    layers = workloads.make_layers(num_experts, 256, 256)
     rows = tf.constant(workloads.random_rows(batch, 256))
-    weights = [tf.constant(workloads.balanced_weights(batch, 16, 2))]
+    weights = [tf.constant(workloads.balanced_weights(batch, num_experts, 2))]
     calls = {}
     for policy in ("float32", "mixed_bfloat16"):
         for dispatch, jit in (
@@ -190,7 +194,7 @@ def compare_precisions(report: Report, rounds: int, smoke: bool) -> None:
     report.add_timings(
         "Mixed precision and XLA, training step, ms",
         interleave(calls, rounds),
-        case=f"n=16, k=2, 256-256, b={batch}",
+        case=f"n={num_experts}, k=2, 256-256, b={batch}",
     )
 
 
@@ -299,10 +303,12 @@ def run(report: Report, rounds: int, smoke: bool) -> None:
         report.note(torch_baseline.MESSAGE)
     scale = 16 if smoke else 1
     batch = 4096 // scale
-    compare_sparse_step(report, rounds, 2.8, 16, 256, [256], batch, 2)
-    compare_unsaturated_step(report, rounds, batch)
-    widths = [2048 // scale, 512]
-    compare_sparse_step(report, rounds, 3.3, 8, 512, widths, batch)
+    num_experts = 4 if smoke else 16
+    size = (num_experts, 256, [256], batch, 2)
+    compare_sparse_step(report, rounds, 2.8, *size)
+    compare_unsaturated_step(report, rounds, num_experts, batch)
+    size = (num_experts // 2, 512, [2048 // scale, 512], batch)
+    compare_sparse_step(report, rounds, 3.3, *size)
     compare_precisions(report, rounds, smoke)
     train_movielens(report, 2 if smoke else 9, smoke)
     # The largest comes last: it needs gigabytes, and may not get them.
