@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers import ROOT
 
-# Programs, bars of a quick look (where sizes differ), and plots.
+# Programs, with the number of bars and the plots of a quick look.
 PROGRAMS = {
     "dispatch_speed": (13, []),
     "gate_speed": (0, []),
@@ -34,7 +34,17 @@ def run(module, *arguments):
     ).stdout
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+# They build and trace many models, even small ones.
+LONG = {"dispatch_speed", "training_speed", "training_profile"}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+        for name in PROGRAMS
+    ],
+)
 def test_smoke_run_writes_tables_and_bars(program, tmp_path):
     run(f"benchmarks.{program}", "--smoke", f"--output-dir={tmp_path}")
     content = json.loads((tmp_path / f"{program}.json").read_text())
