@@ -1,5 +1,6 @@
 import pytest
 
+from benchmarks import measure
 from benchmarks.measure import Timing
 from benchmarks.measure import check_agreement
 from benchmarks.measure import fastest
@@ -11,35 +12,60 @@ def timing(median, processor=1.0, rounds=3):
     return Timing(0.0, median, 9.0, processor, rounds)
 
 
-def slow(calls, name):
-    """Records its name; long enough to be timed one call at a time."""
+class Clock:
+    """Stands still but for what the timed functions take."""
 
-    def call():
-        calls.append(name)
-        sum(range(400_000))
+    def __init__(self):
+        self.now = 0.0
+        self.calls = []
 
-    return call
+    def perf_counter(self):
+        return self.now
+
+    def process_time(self):
+        return 2.0 * self.now
+
+    def function(self, name, seconds):
+        def call():
+            self.calls.append(name)
+            self.now += seconds
+
+        return call
 
 
-def test_every_round_calls_every_function_once():
-    calls = []
-    timings = interleave({n: slow(calls, n) for n in "abc"}, rounds=4)
-    assert calls[:6] == ["a", "a", "b", "b", "c", "c"]
-    rounds = [calls[i : i + 3] for i in range(6, len(calls), 3)]
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(measure, "time", clock)
+    return clock
+
+
+def test_every_round_calls_every_function_once(clock):
+    functions = {name: clock.function(name, 0.25) for name in "abc"}
+    timings = interleave(functions, rounds=4)
+    assert clock.calls[:6] == ["a", "a", "b", "b", "c", "c"]
+    rounds = [clock.calls[i : i + 3] for i in range(6, 18, 3)]
+    assert len(clock.calls) == 18
     assert [sorted(each) for each in rounds] == [["a", "b", "c"]] * 4
-    assert {each.rounds for each in timings.values()} == {4}
+    assert timings["b"] == Timing(0.25, 0.25, 0.25, 0.5, 4)
 
 
-def test_too_slow_a_comparison_stops_after_five_rounds():
-    calls = []
-    timings = interleave({"a": slow(calls, "a")}, rounds=9, longest=0.0)
+def test_order_changes_from_round_to_round(clock):
+    functions = {name: clock.function(name, 0.25) for name in "abc"}
+    interleave(functions, rounds=10)
+    rounds = {tuple(clock.calls[i : i + 3]) for i in range(6, 36, 3)}
+    assert len(rounds) > 2
+
+
+def test_too_slow_a_comparison_stops_after_five_rounds(clock):
+    timings = interleave({"a": clock.function("a", 60.0)}, rounds=9)
     assert timings["a"].rounds == 5
 
 
-def test_quick_functions_are_timed_many_calls_at_a_time():
-    calls = []
-    interleave({"a": lambda: calls.append(None)}, rounds=1)
-    assert len(calls) > 100
+def test_quick_functions_are_timed_several_calls_at_a_time(clock):
+    timings = interleave({"a": clock.function("a", 0.0009765625)}, rounds=3)
+    assert len(clock.calls) == 2 + 3 * 5
+    assert timings["a"].median == 0.0009765625
 
 
 def test_ratio_is_of_medians_and_of_processor_time():
