@@ -140,13 +140,20 @@ class ExpertMixture(keras.layers.Layer):
         return mixture, spec(self.routing_weights_shape(shapes), "float32")
 
     def mix(
-        self, features: tf.Tensor, routing_weights: list[tf.Tensor]
+        self,
+        features: tf.Tensor,
+        routing_weights: list[tf.Tensor],
+        ks: list[int],
+        training: bool,
     ) -> list[tf.Tensor]:
         """Mixes the experts' outputs by each of several routing weights.
 
         Args:
             features: tensor `(*leading, ...)`.
             routing_weights: list of tensors `(*leading, num_experts)`.
+            ks: list of int. The cardinality that each of the routing weights
+                will settle at; more nonzeros are right as well, but slower.
+            training: bool. Whether the experts are trained.
 
         Returns:
             A list of tensors `(*leading, *expert_output_shape)`.
@@ -163,7 +170,7 @@ class ExpertMixture(keras.layers.Layer):
         # As many as there are rows: one row of weights must not broadcast.
         shape = [tf.shape(rows)[0], self.num_experts]
         weights = [tf.reshape(each, shape) for each in routing_weights]
-        mixtures = self._mix_rows(rows, weights)
+        mixtures = self._mix_rows(rows, weights, ks, training)
         return [
             tf.ensure_shape(
                 tf.reshape(
@@ -175,7 +182,11 @@ class ExpertMixture(keras.layers.Layer):
         ]
 
     def _mix_rows(
-        self, rows: tf.Tensor, weights: list[tf.Tensor]
+        self,
+        rows: tf.Tensor,
+        weights: list[tf.Tensor],
+        ks: list[int],
+        training: bool,
     ) -> list[tf.Tensor]:
         if rows.shape[0] == 0:
             # Convolutions return another shape than they should, or abort.
@@ -189,12 +200,12 @@ class ExpertMixture(keras.layers.Layer):
             tf.stack([tf.not_equal(each, 0.0) for each in weights]), axis=0
         )
         if self.dispatch == "sparse":
-            return self._mix_sparse(rows, weights, chosen)
+            return self._mix_sparse(rows, weights, ks, chosen, training)
         density = tf.reduce_mean(tf.cast(chosen, tf.float32))
         return tf.cond(
             density > _DENSE_ABOVE,
             lambda: self._mix_dense(rows, weights, self._call_expert_in_branch),
-            lambda: self._mix_sparse(rows, weights, chosen),
+            lambda: self._mix_sparse(rows, weights, ks, chosen, training),
         )
 
     def _mix_dense(
@@ -203,7 +214,10 @@ class ExpertMixture(keras.layers.Layer):
         weights: list[tf.Tensor],
         call_expert: Callable[[int, tf.Tensor], tf.Tensor],
     ) -> list[tf.Tensor]:
-        outputs = [call_expert(e, rows) for e in range(self.num_experts)]
+        if isinstance(self.experts, StackedDenseExperts):
+            outputs = self.experts.call_each([rows] * self.num_experts)
+        else:
+            outputs = [call_expert(e, rows) for e in range(self.num_experts)]
         # (rows,) -> (rows, 1, ...), to multiply along the trailing axes
         shape = [-1] + [1] * len(self._output_shape)
         # An expert may overflow on rows that are not routed to it.
@@ -221,14 +235,30 @@ class ExpertMixture(keras.layers.Layer):
         ]
 
     def _mix_sparse(
-        self, rows: tf.Tensor, weights: list[tf.Tensor], chosen: tf.Tensor
+        self,
+        rows: tf.Tensor,
+        weights: list[tf.Tensor],
+        ks: list[int],
+        chosen: tf.Tensor,
+        training: bool,
     ) -> list[tf.Tensor]:
         pairs = find_routed_pairs(chosen)
-        outputs = []
-        for expert, routed in enumerate(dispatch(rows, pairs)):
-            outputs.append(self._call_unless_idle(expert, routed))
-        stacked = tf.concat(outputs, axis=0)
-        return [combine(stacked, pairs, each) for each in weights]
+        if isinstance(self.experts, StackedDenseExperts):
+            outputs = self.experts.call_routed(
+                tf.gather(rows, pairs.indices[:, 0]), pairs.counts, training
+            )
+        else:
+            outputs = tf.concat(
+                [
+                    self._call_unless_idle(expert, routed)
+                    for expert, routed in enumerate(dispatch(rows, pairs))
+                ],
+                axis=0,
+            )
+        return [
+            combine(outputs, pairs, each, k)
+            for each, k in zip(weights, ks, strict=True)
+        ]
 
     def _call_unless_idle(self, expert: int, routed: tf.Tensor) -> tf.Tensor:
         """Calls an expert only if it got a row.
@@ -244,16 +274,10 @@ class ExpertMixture(keras.layers.Layer):
         )
 
     def _call_expert(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
-        if isinstance(self.experts, StackedDenseExperts):
-            output = self.experts.call_expert(expert, rows)
-        else:
-            output = self.experts[expert](rows)
-        return tf.cast(output, self.compute_dtype)
+        return tf.cast(self.experts[expert](rows), self.compute_dtype)
 
     def _call_expert_in_branch(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
         """Calls an expert where losses that it adds could not get out."""
-        if isinstance(self.experts, StackedDenseExperts):
-            return self._call_expert(expert, rows)
         layer = self.experts[expert]
         num_losses = len(layer.losses)
         output = self._call_expert(expert, rows)

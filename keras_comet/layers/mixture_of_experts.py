@@ -112,7 +112,12 @@ class MixtureOfExperts(ExpertMixture):
         if routing_inputs is None:
             routing_inputs = features
         routing_weights = self.gate(routing_inputs, training=training)
-        [mixture] = self.mix(features, [routing_weights])
+        [mixture] = self.mix(
+            features,
+            [routing_weights],
+            [self.gate.num_selectors],
+            training=bool(training),
+        )
         if return_routing_weights:
             return mixture, routing_weights
         return mixture

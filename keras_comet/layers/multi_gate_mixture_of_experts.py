@@ -128,7 +128,12 @@ class MultiGateMixtureOfExperts(ExpertMixture):
             task: gate(by_task[task], training=training)
             for task, gate in self.gates.items()
         }
-        mixtures = self.mix(features, list(routing_weights.values()))
+        mixtures = self.mix(
+            features,
+            list(routing_weights.values()),
+            [gate.num_selectors for gate in self.gates.values()],
+            training=bool(training),
+        )
         outputs = dict(zip(routing_weights, mixtures, strict=True))
         if return_routing_weights:
             return outputs, routing_weights
