@@ -195,7 +195,9 @@ class StackedDenseExperts(keras.layers.Layer):
         """Calls row after row, and reads the kernels of their experts only."""
 
         @tf.custom_gradient
-        def call_few(features: tf.Tensor, *stacks: tf.Tensor) -> Any:
+        def call_few(
+            features: tf.Tensor, counts: tf.Tensor, *stacks: tf.Tensor
+        ) -> Any:
             def call_row(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
                 row, expert = pair
                 # Slices of a stack are views; a gather would copy them.
@@ -208,7 +210,8 @@ class StackedDenseExperts(keras.layers.Layer):
                 with tf.GradientTape() as tape:
                     tape.watch(sources)
                     outputs = self._call_many(features, counts, list(stacks))
-                return tape.gradient(outputs, sources, upstream)
+                found = tape.gradient(outputs, sources, upstream)
+                return found[0], None, *found[1:]
 
             outputs = tf.map_fn(
                 call_row,
@@ -217,7 +220,10 @@ class StackedDenseExperts(keras.layers.Layer):
             )
             return tf.ensure_shape(outputs, [None, self.widths[-1]]), gradient
 
-        return call_few(features, *stacks)
+        # The gradient of tf.cond does not find what it captured elsewhere.
+        return call_few(
+            *[tf.identity(each) for each in (features, counts, *stacks)]
+        )
 
     def _call_each(
         self, features: Sequence[tf.Tensor], stacks: list[tf.Tensor]
