@@ -143,7 +143,6 @@ class ExpertMixture(keras.layers.Layer):
         self,
         features: tf.Tensor,
         routing_weights: list[tf.Tensor],
-        ks: list[int],
         training: bool,
     ) -> list[tf.Tensor]:
         """Mixes the experts' outputs by each of several routing weights.
@@ -151,8 +150,6 @@ class ExpertMixture(keras.layers.Layer):
         Args:
             features: tensor `(*leading, ...)`.
             routing_weights: list of tensors `(*leading, num_experts)`.
-            ks: list of int. The cardinality that each of the routing weights
-                will settle at; more nonzeros are right as well, but slower.
             training: bool. Whether the experts are trained.
 
         Returns:
@@ -170,7 +167,7 @@ class ExpertMixture(keras.layers.Layer):
         # As many as there are rows: one row of weights must not broadcast.
         shape = [tf.shape(rows)[0], self.num_experts]
         weights = [tf.reshape(each, shape) for each in routing_weights]
-        mixtures = self._mix_rows(rows, weights, ks, training)
+        mixtures = self._mix_rows(rows, weights, training)
         return [
             tf.ensure_shape(
                 tf.reshape(
@@ -185,7 +182,6 @@ class ExpertMixture(keras.layers.Layer):
         self,
         rows: tf.Tensor,
         weights: list[tf.Tensor],
-        ks: list[int],
         training: bool,
     ) -> list[tf.Tensor]:
         if rows.shape[0] == 0:
@@ -200,12 +196,12 @@ class ExpertMixture(keras.layers.Layer):
             tf.stack([tf.not_equal(each, 0.0) for each in weights]), axis=0
         )
         if self.dispatch == "sparse":
-            return self._mix_sparse(rows, weights, ks, chosen, training)
+            return self._mix_sparse(rows, weights, chosen, training)
         density = tf.reduce_mean(tf.cast(chosen, tf.float32))
         return tf.cond(
             density > _DENSE_ABOVE,
             lambda: self._mix_dense(rows, weights, self._call_expert_in_branch),
-            lambda: self._mix_sparse(rows, weights, ks, chosen, training),
+            lambda: self._mix_sparse(rows, weights, chosen, training),
         )
 
     def _mix_dense(
@@ -238,7 +234,6 @@ class ExpertMixture(keras.layers.Layer):
         self,
         rows: tf.Tensor,
         weights: list[tf.Tensor],
-        ks: list[int],
         chosen: tf.Tensor,
         training: bool,
     ) -> list[tf.Tensor]:
@@ -255,10 +250,7 @@ class ExpertMixture(keras.layers.Layer):
                 ],
                 axis=0,
             )
-        return [
-            combine(outputs, pairs, each, k)
-            for each, k in zip(weights, ks, strict=True)
-        ]
+        return tf.unstack(combine(outputs, pairs, tf.stack(weights)))
 
     def _call_unless_idle(self, expert: int, routed: tf.Tensor) -> tf.Tensor:
         """Calls an expert only if it got a row.

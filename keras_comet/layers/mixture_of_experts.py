@@ -113,10 +113,7 @@ class MixtureOfExperts(ExpertMixture):
             routing_inputs = features
         routing_weights = self.gate(routing_inputs, training=training)
         [mixture] = self.mix(
-            features,
-            [routing_weights],
-            [self.gate.num_selectors],
-            training=bool(training),
+            features, [routing_weights], training=bool(training)
         )
         if return_routing_weights:
             return mixture, routing_weights

@@ -131,7 +131,6 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         mixtures = self.mix(
             features,
             list(routing_weights.values()),
-            [gate.num_selectors for gate in self.gates.values()],
             training=bool(training),
         )
         outputs = dict(zip(routing_weights, mixtures, strict=True))

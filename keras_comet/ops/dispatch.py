@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_comet.ops.sparse_product import sparse_product
+
 
 class RoutedPairs(NamedTuple):
     """The (row, expert) pairs that routing chose, sorted by expert.
@@ -49,83 +51,43 @@ def dispatch(features: tf.Tensor, pairs: RoutedPairs) -> list[tf.Tensor]:
 
 
 def combine(
-    expert_outputs: tf.Tensor,
-    pairs: RoutedPairs,
-    routing_weights: tf.Tensor,
-    k: int,
+    expert_outputs: tf.Tensor, pairs: RoutedPairs, routing_weights: tf.Tensor
 ) -> tf.Tensor:
     """Sums the experts' outputs for each row, weighted.
 
     `y_b = sum_e g_be f_e(x_b)` over the pairs; right for any number of
     experts per row, and for weights that are zero on some of the pairs.
-    While no row has more than k nonzero weights, as once a gate is sparse,
-    it is k gathers, and faster.
 
     Args:
         expert_outputs: tensor `(pairs, ...)` in the order of `pairs`.
         pairs: what `find_routed_pairs` returned.
-        routing_weights: tensor `(rows, num_experts)`. Where it is zero, the
-            output counts for nothing, NaN included.
-        k: int. The number of nonzero weights per row to be fast for.
+        routing_weights: tensor `(..., rows, num_experts)`, the leading axes
+            for gates that share the pairs. Where it is zero, the output
+            counts for nothing, NaN included.
 
     Returns:
-        A tensor `(rows, ...)`; rows without a pair are zero.
+        A tensor `(..., rows, ...)`; rows without a pair are zero.
     """
-    cardinality = tf.math.count_nonzero(routing_weights, axis=1)
-    highest = tf.reduce_max(cardinality)
-    return tf.cond(
-        # Without a pair there is nothing that could be gathered.
-        (highest > 0) & (highest <= k),
-        lambda: _gather_outputs(expert_outputs, pairs, routing_weights, k),
-        lambda: _sum_segments(expert_outputs, pairs, routing_weights),
-    )
-
-
-def _gather_outputs(
-    expert_outputs: tf.Tensor,
-    pairs: RoutedPairs,
-    routing_weights: tf.Tensor,
-    k: int,
-) -> tf.Tensor:
-    """Adds up, for each row, what its at most k experts made of it."""
-    nonzero = tf.cast(tf.not_equal(routing_weights, 0.0), tf.float32)
-    _, experts = tf.math.top_k(nonzero, k, sorted=False)  # (rows, k)
-    weights = tf.gather(routing_weights, experts, batch_dims=1)
-    # A row with fewer experts is filled up with others that have no weight.
-    # They get no gradient, which would be that of another row's output.
-    weights = tf.where(
-        tf.not_equal(weights, 0.0), weights, tf.zeros_like(weights)
-    )
+    *gates, num_rows, num_experts = tf.unstack(tf.shape(routing_weights))
+    weights = tf.reshape(routing_weights, [-1, num_experts])
+    # Not `> 0`: a NaN must reach the output of its row, not vanish.
+    entries = tf.where(tf.not_equal(weights, 0.0))  # (entries, 2)
     positions = tf.scatter_nd(
         pairs.indices,
-        tf.range(tf.shape(pairs.indices)[0]),
-        tf.shape(routing_weights, out_type=tf.int64),
+        tf.range(tf.shape(pairs.indices, out_type=tf.int64)[0]),
+        tf.cast([num_rows, num_experts], tf.int64),
     )
-    positions = tf.gather(positions, experts, batch_dims=1)
-    return tf.add_n(
-        [
-            _weigh(tf.gather(expert_outputs, positions[:, j]), weights[:, j])
-            for j in range(k)
-        ]
+    row_of_pair = entries[:, 0] % tf.cast(tf.maximum(num_rows, 1), tf.int64)
+    # The product knows no half precision, nor should a sum be made in it.
+    dtype = tf.float64 if expert_outputs.dtype == tf.float64 else tf.float32
+    outputs = tf.cast(expert_outputs, dtype)
+    units = tf.math.reduce_prod(tf.shape(outputs)[1:])
+    combined = sparse_product(
+        tf.cast(tf.gather_nd(weights, entries), dtype),
+        entries[:, 0],
+        tf.gather_nd(positions, tf.stack([row_of_pair, entries[:, 1]], axis=1)),
+        tf.shape(weights, out_type=tf.int64)[0],
+        tf.reshape(outputs, [tf.shape(outputs)[0], units]),
     )
-
-
-def _sum_segments(
-    expert_outputs: tf.Tensor, pairs: RoutedPairs, routing_weights: tf.Tensor
-) -> tf.Tensor:
-    """Adds up each pair's output to its row."""
-    return tf.math.unsorted_segment_sum(
-        _weigh(expert_outputs, tf.gather_nd(routing_weights, pairs.indices)),
-        pairs.indices[:, 0],
-        tf.shape(routing_weights)[0],
-    )
-
-
-def _weigh(outputs: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-    """Multiplies `(pairs, ...)` by `(pairs,)`; zero times NaN is zero."""
-    # (pairs,) -> (pairs, 1, ...), to multiply along the trailing axes
-    shape = [-1] + [1] * (outputs.shape.rank - 1)
-    # A pair may be another task's, and its output not even finite.
-    return tf.math.multiply_no_nan(
-        outputs, tf.reshape(tf.cast(weights, outputs.dtype), shape)
-    )
+    shape = [*gates, num_rows, *tf.unstack(tf.shape(outputs)[1:])]
+    return tf.cast(tf.reshape(combined, shape), expert_outputs.dtype)

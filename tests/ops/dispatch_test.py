@@ -42,21 +42,21 @@ def combine_in_a_loop(outputs, pairs, weights, upstream):
     return mixture, from_outputs, from_weights
 
 
-# Row 2 has two nonzero weights, so that k = 1 takes the general way.
+LISTED = [[0, 0], [2, 0], [2, 2], [3, 2]]
+
+
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_combine_sums_over_the_pairs(k, compiled):
+def test_combine_sums_over_the_pairs(compiled):
     weights = rows(4, 3, seed=1)
     weights[~CHOSEN] = 0.0
     outputs, upstream = rows(4, 2, 2, seed=2), rows(4, 2, 2, seed=3)
-    listed = [[0, 0], [2, 0], [2, 2], [3, 2]]
 
     def run(*sources):
         pairs = find_routed_pairs(tf.constant(CHOSEN))
         mixtures = []
 
         def loss():
-            mixtures.append(combine(sources[0], pairs, sources[1], k))
+            mixtures.append(combine(sources[0], pairs, sources[1]))
             return tf.reduce_sum(upstream * mixtures[0])
 
         _, found = gradients(loss, sources)
@@ -65,36 +65,50 @@ def test_combine_sums_over_the_pairs(k, compiled):
     found = (tf.function(run) if compiled else run)(
         tf.constant(outputs), tf.constant(weights)
     )
-    expected = combine_in_a_loop(outputs, listed, weights, upstream)
+    expected = combine_in_a_loop(outputs, LISTED, weights, upstream)
     for ours, theirs in zip(found, expected, strict=True):
-        ours = tf.convert_to_tensor(ours)
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-@pytest.mark.parametrize("k", [1, 2, 3])
-def test_a_pair_without_weight_counts_for_nothing(k):
-    # Expert 0 has no finite value for row 2: another task asked for it.
-    weights = rows(4, 3, seed=1)
-    weights[~CHOSEN] = 0.0
-    weights[2, 0] = 0.0
-    outputs = rows(4, 2, seed=2)
+def test_combine_serves_several_gates_at_once():
+    # Each gate uses some of the pairs; what another asked for may be NaN.
+    outputs, upstream = rows(4, 2, seed=2), rows(2, 4, 2, seed=3)
+    weights = rows(2, 4, 3, seed=1) * CHOSEN
+    weights[0, 2, 0] = weights[1, 3, 2] = weights[1, 2, 0] = 0.0
     outputs[1] = np.nan
     pairs = find_routed_pairs(tf.constant(CHOSEN))
-    sources = [tf.constant(outputs), tf.constant(weights)]
-    mixture, found = gradients(
-        lambda: combine(*sources[:1], pairs, sources[1], k), sources
+    sources = [tf.constant(outputs), tf.constant(weights, tf.float32)]
+    mixtures = combine(sources[0], pairs, sources[1])
+    _, found = gradients(
+        lambda: tf.reduce_sum(
+            upstream * combine(sources[0], pairs, sources[1])
+        ),
+        sources,
     )
-    expected = combine_in_a_loop(
-        outputs, [[0, 0], [2, 0], [2, 2], [3, 2]], weights, np.ones((4, 2))
-    )
-    np.testing.assert_allclose(mixture, expected[0], atol=1e-6)
+    expected = [
+        combine_in_a_loop(outputs, LISTED, *each)
+        for each in zip(weights, upstream, strict=True)
+    ]
+    np.testing.assert_allclose(mixtures, [e[0] for e in expected], atol=1e-6)
     np.testing.assert_allclose(
-        tf.convert_to_tensor(found[0]), expected[1], atol=1e-6
+        found[0], sum(each[1] for each in expected), atol=1e-6
     )
-    # Only the weight of the pair itself can get a gradient from its output.
-    others = np.ones((4, 3), bool)
-    others[2, 0] = False
-    np.testing.assert_allclose(found[1][others], expected[2][others], atol=1e-6)
+    np.testing.assert_allclose(found[1], [e[2] for e in expected], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_combine_sums_in_full_precision(dtype):
+    # 257 times 1: eight bits of mantissa end at 256.
+    count = 257
+    pairs = find_routed_pairs(tf.ones([1, count], tf.bool))
+    outputs = tf.ones([count, 1], dtype)
+    found = combine(outputs, pairs, tf.ones([1, count]))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, tf.constant([[257.0]], dtype))
+    thirds = combine(outputs / 3, pairs, tf.ones([1, count]))
+    np.testing.assert_allclose(
+        tf.cast(thirds, "float64"), [[257 / 3]], rtol=5e-3
+    )
 
 
 def test_no_rows_and_no_pairs_are_fine():
@@ -102,5 +116,5 @@ def test_no_rows_and_no_pairs_are_fine():
         pairs = find_routed_pairs(tf.zeros([count, 3], tf.bool))
         routed = dispatch(tf.zeros([count, 5]), pairs)
         assert [each.shape for each in routed] == [(0, 5)] * 3
-        combined = combine(tf.zeros([0, 2]), pairs, tf.zeros([count, 3]), 2)
+        combined = combine(tf.zeros([0, 2]), pairs, tf.zeros([count, 3]))
         np.testing.assert_array_equal(combined, np.zeros((count, 2)))
