@@ -221,10 +221,15 @@ class ExpertMixture(keras.layers.Layer):
             tf.add_n(
                 [
                     tf.math.multiply_no_nan(
-                        output,
-                        tf.reshape(tf.cast(each[:, e], output.dtype), shape),
+                        output, tf.reshape(tf.cast(weight, output.dtype), shape)
                     )
-                    for e, output in enumerate(outputs)
+                    for output, weight in zip(
+                        # Its gradient is one stack, that of an index a
+                        # matrix for each expert.
+                        outputs,
+                        tf.unstack(each, num=self.num_experts, axis=1),
+                        strict=True,
+                    )
                 ]
             )
             for each in weights

@@ -72,10 +72,10 @@ def combine(
     weights = tf.reshape(routing_weights, [-1, num_experts])
     # Not `> 0`: a NaN must reach the output of its row, not vanish.
     entries = tf.where(tf.not_equal(weights, 0.0))  # (entries, 2)
-    positions = tf.scatter_nd(
+    positions = tf.tensor_scatter_nd_update(
+        tf.zeros([num_rows, num_experts], tf.int64),
         pairs.indices,
         tf.range(tf.shape(pairs.indices, out_type=tf.int64)[0]),
-        tf.cast([num_rows, num_experts], tf.int64),
     )
     row_of_pair = entries[:, 0] % tf.cast(tf.maximum(num_rows, 1), tf.int64)
     # The product knows no half precision, nor should a sum be made in it.
