@@ -22,7 +22,7 @@ ALLOWED = {
     "layers": {"ops", "regularizers", "gates"},
     "models": {"ops", "gates", "layers"},
     "optimizers": {"ops", "gates.base", "gates.expert_permutation"},
-    "export": {"gates"},
+    "export": {"gates", "layers"},
     "callbacks": {"metrics", "gates.base", "gates.observation"},
     "testing": {"gates.base", "gates.expert_permutation"},
 }

@@ -1,9 +1,12 @@
 """What both mixtures share: running experts on the rows routed to them."""
 
+import contextlib
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
@@ -47,6 +50,8 @@ class ExpertMixture(keras.layers.Layer):
             experts = _check_experts(experts)
         self.experts = experts
         self.dispatch = dispatch
+        # The expert at each output of the gates, while experts are in order.
+        self._order: np.ndarray[Any, Any] | None = None
 
     @property
     def num_experts(self) -> int:
@@ -54,6 +59,38 @@ class ExpertMixture(keras.layers.Layer):
         if isinstance(self.experts, StackedDenseExperts):
             return self.experts.num_experts
         return len(self.experts)
+
+    def list_gates(self) -> list[Gate]:
+        """Lists the gates that choose among the experts."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def ordering_experts(self, order: np.ndarray[Any, Any]) -> Iterator[None]:
+        """Does without the gates' permutation meanwhile, by ordering experts.
+
+        Args:
+            order: int array `(num_experts,)`: the one that all gates have.
+        """
+        self._order = order
+        try:
+            yield
+        finally:
+            self._order = None
+
+    def call_gate(
+        self, gate: Gate, routing_inputs: Any, training: bool | None
+    ) -> tf.Tensor:
+        """Returns routing weights, in the order that experts are in."""
+        if self._order is None:
+            return gate(routing_inputs, training=training)
+        with gate.without_permutation():
+            return gate(routing_inputs, training=training)
+
+    def by_expert(self, routing_weights: tf.Tensor) -> tf.Tensor:
+        """Brings what `call_gate` returned into the order of `experts`."""
+        if self._order is None:
+            return routing_weights
+        return tf.gather(routing_weights, np.argsort(self._order), axis=-1)
 
     def check_gate(self, gate: Any, label: str) -> None:
         """Raises a ValueError unless the gate chooses among these experts."""
@@ -288,23 +325,27 @@ class ExpertMixture(keras.layers.Layer):
 
     def _call_expert(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
         if isinstance(self.experts, StackedDenseExperts):
-            output = self.experts.call_expert(expert, rows)
+            output = self.experts.call_expert(self._at(expert), rows)
         else:
-            output = self.experts[expert](rows)
+            output = self.experts[self._at(expert)](rows)
         return tf.cast(output, self.compute_dtype)
+
+    def _at(self, output: int) -> int:
+        """The expert that an output of the gates goes to."""
+        return output if self._order is None else int(self._order[output])
 
     def _call_expert_in_branch(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
         """Calls an expert where losses that it adds could not get out."""
         if isinstance(self.experts, StackedDenseExperts):
             return self._call_expert(expert, rows)
-        layer = self.experts[expert]
+        layer = self.experts[self._at(expert)]
         num_losses = len(layer.losses)
         output = self._call_expert(expert, rows)
         if len(layer.losses) > num_losses:
             raise ValueError(
-                f"Expert {expert} ({layer.name}) adds a loss when it is "
-                "called (an activity regularizer, for example), which depends "
-                "on the rows that it sees. Received: "
+                f"Expert {self._at(expert)} ({layer.name}) adds a loss when "
+                "it is called (an activity regularizer, for example), which "
+                "depends on the rows that it sees. Received: "
                 f"dispatch={self.dispatch!r}. Use dispatch='dense', where it "
                 "sees all rows."
             )

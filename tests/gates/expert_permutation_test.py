@@ -4,6 +4,7 @@ import tensorflow as tf
 
 import keras_comet
 from tests.helpers import rows
+from tests.helpers import variables
 
 
 def test_starts_as_the_identity():
@@ -53,14 +54,16 @@ def test_assigning_changes_every_gate_that_shares_it_at_once():
 def test_nothing_is_trained_and_no_gradient_is_lost():
     permutation = keras_comet.ExpertPermutation(4)
     permutation.assignment.assign([[3, 0, 2, 1]])
-    assert not permutation.trainable_weights
+    [searched] = variables(permutation.trainable_weights)
     weights = tf.constant(rows(3, 2, 4))
     direction = rows(3, 4, seed=1)
     with tf.GradientTape() as tape:
         tape.watch(weights)
         value = tf.reduce_sum(permutation(weights) * direction)
+    found, of_search = tape.gradient(value, [weights, searched])
     expected = np.repeat(direction[:, np.newaxis, [3, 0, 2, 1]], 2, axis=1)
-    np.testing.assert_allclose(tape.gradient(value, weights), expected)
+    np.testing.assert_allclose(found, expected)
+    assert of_search is None
 
 
 @pytest.mark.parametrize(
