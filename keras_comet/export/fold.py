@@ -30,8 +30,8 @@ def folding_permutations(model: keras.layers.Layer) -> Iterator[None]:
         model: Keras model, its permutations settled.
 
     Raises:
-        ValueError: If a permutation cannot be folded, or a gate with permuted
-            weights was not traced anew.
+        ValueError: If a permutation cannot be folded, or its gate was not
+            traced anew.
     """
     layers = flatten_layers(model)
     gates = {
@@ -41,6 +41,7 @@ def folding_permutations(model: keras.layers.Layer) -> Iterator[None]:
     }
     mixtures = [layer for layer in layers if isinstance(layer, ExpertMixture)]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_checking_calls(dict(gates)))
         for mixture in mixtures:
             order = _common_order(mixture, mixtures)
             if order is not None:
@@ -49,7 +50,6 @@ def folding_permutations(model: keras.layers.Layer) -> Iterator[None]:
                     gates.pop(id(gate), None)
         for gate in gates.values():
             stack.enter_context(_permuting_weights(gate))
-        stack.enter_context(_checking_calls(gates))
         yield
 
 
@@ -130,10 +130,10 @@ def _checking_calls(gates: dict[int, Gate]) -> Iterator[None]:
     missed = [gate.name for key, gate in gates.items() if key not in called]
     if missed:
         raise ValueError(
-            f"The gates {missed} were not called while the model was traced: "
-            "a @tf.function in the model keeps an older trace, which the "
-            "permutation is still part of. Remove it, or export with "
-            "fold=False."
+            f"The gates {missed} were not called while the model was traced, "
+            "so that their permutations are not folded: a @tf.function in the "
+            "model keeps the trace of an earlier export. Remove it, or export "
+            "with fold=False."
         )
 
 
