@@ -97,7 +97,9 @@ def test_update_moves_weight_away_from_what_costs(num_permutations):
     # What output 1 gave to the costly expert 2 goes to the others.
     permutation = keras_comet.ExpertPermutation(4, num_permutations)
     searched = permutation.permutation_weights
-    optimizer = make_optimizer(10, permutation_learning_rate=0.2)
+    optimizer = make_optimizer(
+        10, temperature=1.0, permutation_learning_rate=0.2
+    )
     optimizer.build([searched])
     before = np.array(searched)
     cost = np.zeros(before.shape, "float32")
