@@ -80,6 +80,11 @@ def unwrap(optimizer):
     )
 
 
+def searching(inner):
+    """Few iterations, as each of them takes time to trace and compile."""
+    return Optimizer(inner, STEPS, method="sinkhorn", num_iterations=3)
+
+
 class Recorder(keras.callbacks.Callback):
     """What the permutation was after each batch, or few of them."""
 
@@ -165,7 +170,7 @@ def test_switched_off_fits_as_without_permutation(inner, run_eagerly):
     ],
 )
 def test_sinkhorn_settles_at_search_steps_for_good(inner, compiled):
-    optimizer = Optimizer(INNER[inner](), STEPS, method="sinkhorn")
+    optimizer = searching(INNER[inner]())
     recorder = Recorder()
     model = make_model(optimizer, **compiled)
     fit(model, epochs=2, callbacks=[recorder])
@@ -176,7 +181,7 @@ def test_sinkhorn_settles_at_search_steps_for_good(inner, compiled):
 def test_sinkhorn_settles_under_mixed_float16():
     keras.mixed_precision.set_global_policy("mixed_float16")
     recorder = Recorder()
-    model = make_model(Optimizer("adam", STEPS, method="sinkhorn"))
+    model = make_model(searching("adam"))
     assert isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer)
     fit(model, epochs=3, callbacks=[recorder])
     assert_settles(recorder.states)
@@ -184,7 +189,7 @@ def test_sinkhorn_settles_under_mixed_float16():
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_sinkhorn_settles_in_a_custom_loop(compiled):
-    optimizer = Optimizer(INNER["adamw"](), STEPS, method="sinkhorn")
+    optimizer = searching(INNER["adamw"]())
     recorder = Recorder()
     model = make_model(optimizer)
     recorder.set_model(model)
@@ -300,7 +305,7 @@ def test_two_replicas_search_and_settle_alike():
 
 @pytest.mark.parametrize("stop", [3, 6])
 def test_saved_model_resumes_bit_for_bit(tmp_path, stop):
-    optimizer = Optimizer(INNER["adam"](), STEPS, method="sinkhorn")
+    optimizer = searching(INNER["adam"]())
     model = make_model(optimizer)
     fit(model, 0, stop)
     model.save(tmp_path / "model.keras")
@@ -317,7 +322,7 @@ def test_saved_model_resumes_bit_for_bit(tmp_path, stop):
 
 def test_checkpoint_resumes_bit_for_bit(tmp_path):
     def make():
-        optimizer = Optimizer(INNER["adam"](), STEPS, method="sinkhorn")
+        optimizer = searching(INNER["adam"]())
         model = make_model(optimizer)
         optimizer.build(model.trainable_variables)
         return model, tf.train.Checkpoint(model=model, optimizer=optimizer)
