@@ -23,7 +23,7 @@ ALLOWED = {
     "models": {"ops", "gates", "layers"},
     "optimizers": {"ops", "gates.base", "gates.expert_permutation"},
     "training": {"ops", "gates", "layers", "models", "metrics", "optimizers"},
-    "export": {"gates"},
+    "export": {"gates", "layers"},
     "callbacks": {"metrics", "gates.base", "gates.observation"},
     "testing": {"gates.base", "gates.expert_permutation"},
 }
