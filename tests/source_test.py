@@ -22,7 +22,12 @@ ALLOWED = {
     "layers": {"ops", "regularizers", "gates"},
     "models": {"ops", "gates", "layers"},
     "export": {"gates"},
-    "callbacks": {"metrics", "gates.base", "gates.observation"},
+    "callbacks": {
+        "metrics",
+        "gates.base",
+        "gates.observation",
+        "gates.smooth_step_gate",
+    },
     "testing": {"gates.base", "gates.expert_permutation"},
 }
 

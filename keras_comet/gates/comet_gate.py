@@ -95,7 +95,10 @@ class COMETGate(SmoothStepGate):
     ```
     """
 
-    regularizer_weights = ("entropy_weight", *SmoothStepGate.regularizer_weights)
+    regularizer_weights = (
+        "entropy_weight",
+        *SmoothStepGate.regularizer_weights,
+    )
 
     def __init__(
         self,

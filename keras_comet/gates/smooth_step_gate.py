@@ -92,7 +92,9 @@ class SmoothStepGate(Gate):
         )
         super().build(input_shape)
 
-    def _add_state(self, name: str, shape: tuple[int, ...], value: float) -> Any:
+    def _add_state(
+        self, name: str, shape: tuple[int, ...], value: float
+    ) -> Any:
         return self.add_weight(
             name=name,
             shape=shape,
