@@ -107,6 +107,8 @@ class SmoothStepGate(Gate):
     @property
     def hard_routing(self) -> bool:
         """Whether each selector keeps one expert only."""
+        if self._constants is not None:
+            return self._constants[0] == 0.0
         if not self.built:
             return self._starts_hard
         with tf.init_scope():
