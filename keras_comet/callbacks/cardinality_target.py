@@ -75,8 +75,9 @@ class CardinalityTarget(keras.callbacks.Callback):
             to `0.999`.
 
     Attributes:
-        history: list of dict, one for each update: the `position`, and for
-            each gate, by task or name, what `describe` returns.
+        history: list of dict, one for each update until the deadline: the
+            `position`, and for each gate, by task or name, what `describe`
+            returned then.
 
     Raises:
         ValueError: If not exactly one of `by_epoch` and `by_step` is given or
@@ -135,7 +136,7 @@ class CardinalityTarget(keras.callbacks.Callback):
         self._gates: list[SmoothStepGate] = []
         self._held_since: dict[int, float] = {}
         self._position = 0.0
-        self._updated_at: float | None = None
+        self._moment: int | None = None
         self._epoch_begins_at = 0.0
         self._steps_per_epoch: int | None = None
         self._batch = 0
@@ -168,7 +169,7 @@ class CardinalityTarget(keras.callbacks.Callback):
             model.make_train_function(force=True)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._updated_at = None
+        self._moment = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch_begins_at = float(
@@ -178,50 +179,49 @@ class CardinalityTarget(keras.callbacks.Callback):
         )
         steps = (self.params or {}).get("steps")
         self._steps_per_epoch = steps or self._steps_per_epoch
-        # Resumed after the deadline.
-        if self._epoch_begins_at >= self._deadline:
-            self.update(self._epoch_begins_at)
+        # The start, or where a saved training stopped.
+        self.update(self._epoch_begins_at)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        done = batch + 1.0
-        if self.by_epoch is not None:
-            done = done / self._steps_per_epoch if self._steps_per_epoch else 0
         self._batch = batch
-        self.update(self._epoch_begins_at + done)
+        if self.by_epoch is None:
+            self.update(self._epoch_begins_at + batch + 1)
+        elif self._steps_per_epoch:
+            part = (batch + 1) / self._steps_per_epoch
+            self.update(self._epoch_begins_at + part)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._steps_per_epoch = self._batch + 1
-        if self.by_epoch is not None and epoch + 1 >= self._deadline:
+        if self.by_epoch is not None:
             self.update(epoch + 1.0)
 
     def update(self, position: float) -> None:
-        """Steers the gates; does nothing if it did so a moment ago.
+        """Steers the gates, a hundred times on the way to the deadline.
 
         Args:
             position: float. Epochs or optimizer steps done, as the deadline
                 is counted.
         """
-        is_first = self._updated_at is None
-        since = position if self._updated_at is None else self._updated_at
-        elapsed = (position - since) / self._deadline
-        is_due = elapsed >= 1.0 / _NUM_UPDATES
-        crosses = self._position < self._deadline <= position
-        if not (is_first or is_due or crosses):
+        last = self._moment
+        moment = min(
+            int(_NUM_UPDATES * position / self._deadline), _NUM_UPDATES
+        )
+        if moment == last:
             return
+        self._moment = moment
         self._position = position
-        self._updated_at = position
-        for gate in self._gates:
-            if gate.built:
-                self._steer(gate, elapsed)
+        elapsed = 0 if last is None else (moment - last) / _NUM_UPDATES
+        gates = [gate for gate in self._gates if gate.built]
+        for gate in gates:
+            self._steer(gate, elapsed)
         self.history.append(
             {
                 "position": position,
                 "gates": {
                     label: self.describe(gate)
                     for label, gate in zip(
-                        unique_labels(self._gates), self._gates, strict=True
+                        unique_labels(gates), gates, strict=True
                     )
-                    if gate.built
                 },
             }
         )
@@ -297,15 +297,15 @@ class CardinalityTarget(keras.callbacks.Callback):
     def _report_saturated(
         self, gate: SmoothStepGate, width: float, shares: np.ndarray
     ) -> None:
-        is_untouched = width == 1.0 and not self.history
-        if is_untouched and shares[: gate.k].sum() == 1.0:
+        # Before it was steered; every row has been counted since the start.
+        if width == 1.0 and shares[gate.k :].sum() == 0.0:
             warnings.warn(
-                f"In the first batch no row of gate {gate.name!r} used more "
-                f"than k={gate.k} of {gate.num_experts} experts: every split "
-                "is saturated, and the gradient of all of them is exactly "
-                f"zero. Received: gamma={gate.gamma}. The target widens the "
-                "smooth-steps until they have one. To start there, raise "
-                "`gamma`, normalize the routing inputs, or leave "
+                f"From the first batch on no row of gate {gate.name!r} used "
+                f"more than k={gate.k} of {gate.num_experts} experts: every "
+                "split is saturated, and the gradient of all of them is "
+                f"exactly zero. Received: gamma={gate.gamma}. The target "
+                "widens the smooth-steps until they have one. To start there, "
+                "raise `gamma`, normalize the routing inputs, or leave "
                 "`kernel_initializer` unset.",
                 stacklevel=2,
             )
