@@ -327,7 +327,12 @@ def run_search(args: argparse.Namespace) -> None:
     steered = []
     for seed in range(args.seeds):
         result = train(
-            data, rows, epochs=args.epochs, by_epoch=args.by_epoch, seed=seed
+            data,
+            rows,
+            epochs=args.epochs,
+            by_epoch=args.by_epoch,
+            learning_rate=args.learning_rate,
+            seed=seed,
         )
         steered.append(result)
         add(f"target, seed {seed}", "unset", "none", result)
@@ -339,6 +344,7 @@ def run_search(args: argparse.Namespace) -> None:
             data,
             rows,
             epochs=args.epochs,
+            learning_rate=args.learning_rate,
             gamma=gamma,
             entropy_weight=weight,
             seed=trial % args.seeds,
@@ -406,6 +412,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=24, help="of the grid")
     parser.add_argument("--trials", type=int, default=24, help="of the search")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--learning-rate", type=float, default=2e-3, help="of the search"
+    )
     parser.add_argument("--smoke", action="store_true", help="a quick look")
     parser.add_argument(
         "--output-dir", type=pathlib.Path, default=pathlib.Path("runs")

@@ -30,7 +30,7 @@ _LARGEST_WIDTH = 1e9
 _STARVING = 0.1
 
 # Weight of the load balance penalty if all experts starved.
-_LARGEST_PRESSURE = 0.01
+_LARGEST_PRESSURE = 0.04
 
 
 class CardinalityTarget(keras.callbacks.Callback):
@@ -53,7 +53,7 @@ class CardinalityTarget(keras.callbacks.Callback):
     weighs the selected experts, and the experts, train on.
 
     Experts that starve, with less than a tenth of an even share, are brought
-    back by a load balance penalty of weight 0.01 times the share of experts
+    back by a load balance penalty of weight 0.04 times the share of experts
     that starve; it is gone when none does. A gate in which every split is
     saturated from the first batch, so that the gradient of all splits is
     exactly zero, is reported by a warning.
