@@ -7,6 +7,7 @@ model: embeddings of 128, 16 experts, a gate and a tower for each task.
 
     python examples/movielens_multigate.py --gate comet
     python examples/movielens_multigate.py --compare
+    python examples/movielens_multigate.py --cardinality-by 5
     python examples/movielens_multigate.py --smoke
 
 Trains with progress bars, prints a table of test results, writes plots,
@@ -94,19 +95,21 @@ def make_features(data: datasets.MultitaskDataset) -> dict[str, object]:
 
 def make_gate(name: str, args: argparse.Namespace) -> keras_comet.Gate:
     """One task's gate. All choose among 16 experts, at most 2 (Hash: 1)."""
+    # A cardinality target needs no entropy to settle the selectors.
+    entropy_weight = 0.0 if args.cardinality_by else args.entropy_weight
     if name == "comet":
         return keras_comet.COMETGate(
             NUM_EXPERTS,
             k=K,
             gamma=args.gamma,
-            entropy_weight=args.entropy_weight,
+            entropy_weight=entropy_weight,
         )
     if name == "dselect_k":
         return keras_comet.DSelectKGate(
             NUM_EXPERTS,
             k=K,
             gamma=args.gamma,
-            entropy_weight=args.entropy_weight,
+            entropy_weight=entropy_weight,
         )
     if name == "top_k":
         return keras_comet.TopKGate(NUM_EXPERTS, k=K)
@@ -149,7 +152,22 @@ def train(
     probe = {
         name: values[:4096] for name, values in data.validation.features.items()
     }
-    logger = keras_comet.GateSparsityLogger(directory / "logs", probe)
+    steers = args.cardinality_by and gate in ("comet", "dselect_k")
+    target = (
+        keras_comet.CardinalityTarget(by_epoch=args.cardinality_by)
+        if steers
+        else None
+    )
+    logger = keras_comet.GateSparsityLogger(
+        directory / "logs", probe, target=target
+    )
+    early_stopping = keras.callbacks.EarlyStopping(
+        "val_loss",
+        patience=4,
+        restore_best_weights=True,
+        # Weights from before the cap holds are not to be restored.
+        start_from_epoch=args.cardinality_by - 1 if steers else 0,
+    )
     print(f"\n{gate}: training on {data.name}")
     begin = time.perf_counter()
     history = model.fit(
@@ -157,9 +175,8 @@ def train(
         epochs=args.epochs,
         validation_data=data.validation.batches(4096),
         callbacks=[
-            keras.callbacks.EarlyStopping(
-                "val_loss", patience=4, restore_best_weights=True
-            ),
+            *([target] if target else []),
+            early_stopping,
             keras.callbacks.TensorBoard(directory / "logs"),
             logger,
         ],
@@ -341,6 +358,14 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--gamma", type=float, default=1.0)
     parser.add_argument("--entropy-weight", type=float, default=0.01)
+    parser.add_argument(
+        "--cardinality-by",
+        type=int,
+        default=0,
+        metavar="EPOCH",
+        help="after how many epochs COMET and DSelect-k keep to 2 experts on "
+        "every row, instead of by --entropy-weight; 0: never",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", type=int, default=1, choices=(0, 1, 2))
     parser.add_argument(

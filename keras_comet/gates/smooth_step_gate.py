@@ -116,10 +116,10 @@ class SmoothStepGate(Gate):
 
     @hard_routing.setter
     def hard_routing(self, value: bool) -> None:
-        if self.built:
-            self.relative_width.assign(0.0 if value else 1.0)
-        else:
+        if not self.built:
             self._starts_hard = bool(value)
+        elif value != self.hard_routing:
+            self.relative_width.assign(0.0 if value else 1.0)
 
     @contextlib.contextmanager
     def constant_routing(self, hard: bool) -> Iterator[None]:

@@ -218,7 +218,8 @@ def test_constant_routing_leaves_no_state_in_the_graph(gate_class, hard):
         route = tf.function(lambda x: gate(x)).get_concrete_function(
             tf.TensorSpec([None, 4])
         )
-    gate.hard_routing = hard or gate.hard_routing
+    gate.hard_routing = hard
+    assert float(gate.relative_width) == (0.0 if hard else 0.5)
     np.testing.assert_allclose(route(tf.constant(x)), gate(x), atol=1e-6)
     # Reads of the trainable weights only, and no branch.
     types = [each.type for each in route.graph.get_operations()]
