@@ -2,6 +2,7 @@
 
     python benchmarks/cardinality.py grid --data movielens --output-dir runs/c
     python benchmarks/cardinality.py search --output-dir runs/c
+    python benchmarks/cardinality.py curves --rows 150000 --epochs 8
     python benchmarks/cardinality.py overhead
     python benchmarks/cardinality.py grid --smoke
 
@@ -16,6 +17,9 @@ entropy weight, log-uniform in [1e-4, 0.1], and then the default gate with a
 `CardinalityTarget` on --seeds seeds, each on the same budget. The trial is
 chosen by its validation loss: among those whose validation rows keep the cap,
 99.9 % of them, and among all. The test loss is of the last epoch.
+
+`curves` plots cardinality over epochs for two settings, a good and a careless
+one, with a target and with fixed entropy weights instead.
 
 `overhead` times training steps with and without a target, in turns.
 
@@ -367,6 +371,55 @@ def run_search(args: argparse.Namespace) -> None:
             print(f"no trial among {name}")
 
 
+def run_curves(args: argparse.Namespace) -> None:
+    """Plots cardinality over epochs, with and without a target."""
+    data, rows = load_data(args.data, args.rows)
+    figure, (cardinality, within) = plt.subplots(
+        1, 2, figsize=(9, 3.4), layout="constrained"
+    )
+    table = Table(
+        args.output_dir / f"curves_{args.data}.md",
+        ["run", "validation loss", "test loss", "cardinality", "within k"],
+    )
+    for name, color, style, options in (
+        ("gamma 1, target", "C0", "-", {"by_epoch": args.by_epoch}),
+        (
+            "gamma 10, target",
+            "C1",
+            "-",
+            {"by_epoch": args.by_epoch, "gamma": 10.0},
+        ),
+        ("gamma 1, weight 0.01", "C0", "--", {"entropy_weight": 0.01}),
+        (
+            "gamma 10, weight 0.05",
+            "C1",
+            "--",
+            {"entropy_weight": 0.05, "gamma": 10.0},
+        ),
+    ):
+        result = train(data, rows, epochs=args.epochs, **options)
+        epochs = range(1, args.epochs + 1)
+        for axis, key in ((cardinality, "cardinality"), (within, "within_k")):
+            values = [np.mean(each[key]) for each in result["routing"]]
+            axis.plot(epochs, values, style, color=color, label=name)
+        table.add(
+            [
+                name,
+                f"{result['validation']:.4f}",
+                f"{result['test']:.4f}",
+                f"{last(result, 'cardinality'):.2f}",
+                f"{last(result, 'within_k'):.2%}",
+            ]
+        )
+    for axis in (cardinality, within):
+        axis.axvline(args.by_epoch, color="black", linewidth=0.8)
+    cardinality.axhline(2, color="black", linewidth=0.8)
+    cardinality.set(xlabel="epoch", ylabel="experts per validation row")
+    cardinality.legend(fontsize="small")
+    within.set(xlabel="epoch", ylabel="share of validation rows within k = 2")
+    figure.savefig(args.output_dir / "cardinality.png", dpi=80)
+
+
 def run_overhead(args: argparse.Namespace) -> None:
     """Times epochs with and without a target, in turns."""
     data, rows = load_data(args.data, args.rows)
@@ -396,13 +449,21 @@ def run_overhead(args: argparse.Namespace) -> None:
     print(f"ratios by turn {np.round(np.sort(ratios), 3)}")
 
 
+PARTS = {
+    "grid": run_grid,
+    "search": run_search,
+    "curves": run_curves,
+    "overhead": run_overhead,
+}
+
+
 def main() -> None:
     """Reads the arguments and runs one part."""
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("part", choices=("grid", "search", "overhead"))
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument(
         "--data", choices=("movielens", "synthetic"), default="movielens"
     )
@@ -430,12 +491,7 @@ def main() -> None:
         )
         args.runs, args.trials, args.seeds = 1, 1, 1
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    parts = {
-        "grid": run_grid,
-        "search": run_search,
-        "overhead": run_overhead,
-    }
-    parts[args.part](args)
+    PARTS[args.part](args)
 
 
 if __name__ == "__main__":
