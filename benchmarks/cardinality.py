@@ -81,8 +81,10 @@ def make_model(
     make_gate: Any,
     num_experts: int,
     learning_rate: float,
+    units: int = 64,
+    dispatch: str = "auto",
 ) -> keras_comet.MultiGateRecommender:
-    """The model of the paper, with smaller experts."""
+    """The model of the paper, whose experts have 256 units."""
     binary, *others = data.train.labels
     missing = 0.0 if binary == "watch" else float("nan")
     tasks = [
@@ -117,7 +119,7 @@ def make_model(
         experts=[
             keras.Sequential(
                 [
-                    keras.layers.Dense(64, activation="relu"),
+                    keras.layers.Dense(units, activation="relu"),
                     keras.layers.Dropout(0.5),
                 ]
             )
@@ -125,7 +127,8 @@ def make_model(
         ],
         gates={task.name: make_gate(num_experts) for task in tasks},
         tasks=tasks,
-        tower_units=[64],
+        tower_units=[units],
+        dispatch=dispatch,
     )
     model.compile(keras.optimizers.Adam(learning_rate))
     return model
@@ -421,25 +424,33 @@ def run_curves(args: argparse.Namespace) -> None:
 
 
 def run_overhead(args: argparse.Namespace) -> None:
-    """Times epochs with and without a target, in turns."""
+    """Times epochs with and without a target, in turns; the paper's size.
+
+    All experts are computed on both sides, whatever the gates say, so that
+    the target's own cost shows and not what sparsity saves.
+    """
     data, rows = load_data(args.data, args.rows)
 
     def make() -> keras_comet.MultiGateRecommender:
-        # Dense all the way, so that both sides compute the same.
         return make_model(
-            data, lambda n: keras_comet.COMETGate(n, gamma=100.0), 16, 5e-5
+            data, keras_comet.COMETGate, 16, 5e-5, units=256, dispatch="dense"
         )
 
-    # So far off that the width does not change what is computed.
-    target = keras_comet.CardinalityTarget(by_epoch=1000.0)
+    # The deadline is that of an ordinary training: not to be crossed here.
+    target = keras_comet.CardinalityTarget(by_epoch=args.epochs + 2)
     sides = {"without": (make(), []), "with": (make(), [target])}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(args.epochs + 1):
         for name, (model, callbacks) in sides.items():
             begin = time.process_time()
             model.fit(
-                rows.batches(512), epochs=1, verbose=0, callbacks=callbacks
+                rows.batches(512),
+                initial_epoch=turn,
+                epochs=turn + 1,
+                verbose=0,
+                callbacks=callbacks,
             )
+            # The first one traces.
             if turn:
                 seconds[name].append(time.process_time() - begin)
     medians = {name: np.median(values) for name, values in seconds.items()}
