@@ -9,8 +9,8 @@
 `grid` draws --runs cells, without replacement and with a fixed seed, from
 gamma {unset, 0.01, 0.1, 1, 10} x learning rate {5e-5, 2e-4, 5e-4} x experts
 {16, 64} x k {1, 2, 4} x gate {comet, dselect_k} x 3 seeds: all 540 would
-take a day. Each cell is trained with a `CardinalityTarget` and without one, with
-the entropy weight of the README, 0.01.
+take a day. Each cell is trained with a `CardinalityTarget` and without one,
+with the entropy weight of the README, 0.01.
 
 `search` trains --trials fixed pairs of gamma, log-uniform in [0.01, 10], and
 entropy weight, log-uniform in [1e-4, 0.1], and then the default gate with a
