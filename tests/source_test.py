@@ -24,7 +24,12 @@ ALLOWED = {
     "optimizers": {"ops", "gates.base", "gates.expert_permutation"},
     "training": {"ops", "gates", "layers", "models", "metrics", "optimizers"},
     "export": {"gates", "layers"},
-    "callbacks": {"metrics", "gates.base", "gates.observation"},
+    "callbacks": {
+        "metrics",
+        "gates.base",
+        "gates.observation",
+        "gates.smooth_step_gate",
+    },
     "testing": {"gates.base", "gates.expert_permutation"},
 }
 

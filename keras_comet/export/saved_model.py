@@ -16,8 +16,8 @@ from keras_comet.export.fold import folding_permutations
 from keras_comet.export.signature import call_by_names
 from keras_comet.export.signature import find_input_signature
 from keras_comet.export.signature import name_outputs
-from keras_comet.gates.base import Gate
 from keras_comet.gates.expert_permutation import ExpertPermutation
+from keras_comet.gates.smooth_step_gate import SmoothStepGate
 
 
 def export_saved_model(
@@ -44,8 +44,9 @@ def export_saved_model(
         path: str or path. A directory that does not exist yet.
         hard_routing: bool. Whether to switch the hard routing mode on, in the
             export alone, for all gates that have one (`COMETGate`,
-            `DSelectKGate`), so that no example gets more than k experts. The
-            other gates are as they always are. Defaults to `False`.
+            `DSelectKGate`), so that no example gets more than k experts. A
+            gate that routes hard in training does so here too. The other
+            gates are as they always are. Defaults to `False`.
         input_signature: dict from input name to `tf.TensorSpec`, the first
             axis of each `None`. Defaults to `None`: what the model's
             attribute `input_signature` says, or the inputs of a functional
@@ -109,8 +110,7 @@ def export_saved_model(
             for layer in flatten_layers(model):
                 if isinstance(layer, ExpertPermutation):
                     stack.enter_context(layer.as_constant())
-            if hard_routing:
-                stack.enter_context(_routing_hard(model))
+            stack.enter_context(_constant_routing(model, hard_routing))
             if fold:
                 stack.enter_context(folding_permutations(model))
             archive = keras.export.ExportArchive()
@@ -140,18 +140,13 @@ def _check_model(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _routing_hard(model: keras.Model) -> Iterator[None]:
-    """Switches hard routing on in all gates that can, and back again."""
-    gates = [
-        layer
-        for layer in flatten_layers(model)
-        if isinstance(layer, Gate) and hasattr(layer, "hard_routing")
-    ]
-    before = [gate.hard_routing for gate in gates]
-    try:
-        for gate in gates:
-            gate.hard_routing = True
+def _constant_routing(model: keras.Model, hard: bool) -> Iterator[None]:
+    """Keeps what steers training out of the graph, and routes hard if asked.
+
+    A gate that routes hard already does so in the export in any case.
+    """
+    with contextlib.ExitStack() as stack:
+        for layer in flatten_layers(model):
+            if isinstance(layer, SmoothStepGate):
+                stack.enter_context(layer.constant_routing(hard))
         yield
-    finally:
-        for gate, value in zip(gates, before, strict=True):
-            gate.hard_routing = value
