@@ -1,0 +1,196 @@
+"""The callback searches as often as it says, and harms nothing."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
+
+import keras_comet
+from keras_comet._keras import keras
+from keras_comet.training.search_batches import SearchBatches
+from keras_comet.training.search_loss import SearchLoss
+
+NUM_EXPERTS = 4
+
+
+def make_model(permutation, method="exchange", search_steps=100, layers=1):
+    inputs = keras.Input((6,))
+    hidden = inputs
+    for _ in range(layers):
+        hidden = keras_comet.MixtureOfExperts(
+            [keras.layers.Dense(6, "tanh") for _ in range(NUM_EXPERTS)],
+            keras_comet.TopKGate(NUM_EXPERTS, k=2, permutation=permutation),
+        )(hidden)
+    model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
+    model.compile(
+        keras_comet.LocalSearchOptimizer(
+            keras.optimizers.Adam(1e-2), search_steps, method=method
+        ),
+        loss="mse",
+        metrics=["mae"],
+    )
+    return model
+
+
+def make_data(num_rows=96, batch=16):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(num_rows, 6)).astype("float32")
+    y = np.sin(x[:, :1]) * x[:, 1:2]
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch)
+
+
+def test_searches_every_interval_until_the_search_ends():
+    permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
+    model = make_model(permutation, search_steps=9)
+    search = keras_comet.LocalSearch(make_data(), interval=4)
+    model.fit(make_data(), epochs=3, callbacks=[search], verbose=0)
+    assert list(search.reports) == [4, 8]
+    for report in search.reports.values():
+        assert report.loss_after <= report.loss_before
+
+
+def test_loss_of_the_batch_falls_as_reported():
+    permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
+    model = make_model(permutation)
+    data = make_data()
+    model.fit(data, epochs=8, verbose=0)
+    permutation.assignment.assign([[1, 2, 3, 0]])
+    batches = data.take(1)
+    before = model.evaluate(batches, verbose=0)[0]
+    search = keras_comet.LocalSearch(batches, interval=1, max_evaluations=None)
+    # A model that is not trained, so that only the search changes it.
+    model.optimizer.learning_rate = 0.0
+    model.fit(data.take(1), callbacks=[search], verbose=0)
+    [report] = search.reports.values()
+    np.testing.assert_allclose(report.loss_before, before, rtol=1e-5)
+    after = model.evaluate(batches, verbose=0)[0]
+    np.testing.assert_allclose(report.loss_after, after, rtol=1e-5)
+    assert after < before and report.certified
+
+
+def test_metrics_of_the_epoch_are_those_without_search():
+    histories = []
+    for callbacks in ([], [keras_comet.LocalSearch(make_data(), interval=6)]):
+        keras.utils.set_random_seed(3)
+        permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
+        model = make_model(permutation)
+        history = model.fit(make_data(), callbacks=callbacks, verbose=0)
+        histories.append(history.history)
+    # The search after the last update must not count in the epoch's means.
+    assert histories[0] == histories[1]
+
+
+def test_steps_per_execution_searches_once_for_several_updates():
+    permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
+    model = make_model(permutation)
+    model.compile(model.optimizer, loss="mse", steps_per_execution=3)
+    search = keras_comet.LocalSearch(make_data(), interval=2)
+    model.fit(make_data(), callbacks=[search], verbose=0)
+    assert list(search.reports) == [3, 6]
+
+
+def test_recommender_with_missing_labels_is_searched():
+    permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
+    names = ("click", "rating")
+    model = keras_comet.MultiGateRecommender(
+        features={"user": keras_comet.CategoricalFeature(list("abcdefgh"), 4)},
+        experts=[keras.layers.Dense(3) for _ in range(NUM_EXPERTS)],
+        gates={
+            name: keras_comet.HashGate(NUM_EXPERTS, permutation=permutation)
+            for name in names
+        },
+        tasks=[
+            keras_comet.Task(name, loss="mse", missing_label=float("nan"))
+            for name in names
+        ],
+        tower_units=[4],
+    )
+    model.compile(keras_comet.LocalSearchOptimizer("adam", 100))
+    users = np.random.default_rng(0).choice(list("abcdefgh"), 64)
+    labels = np.where(users < "d", np.nan, 1.0).astype("float32")
+    data = tf.data.Dataset.from_tensor_slices(
+        ({"user": users}, {"click": np.ones(64, "f4"), "rating": labels})
+    ).batch(16)
+    search = keras_comet.LocalSearch(data, interval=2)
+    model.fit(data, callbacks=[search], verbose=0)
+    assert list(search.reports) == [2, 4]
+    assert all(np.isfinite(r.loss_after) for r in search.reports.values())
+
+
+@pytest.mark.parametrize("method", ["exchange", "sinkhorn"])
+def test_logs_hold_what_was_found(method, tmp_path):
+    permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
+    model = make_model(permutation, method=method, search_steps=5)
+    search = keras_comet.LocalSearch(make_data(), interval=2, log_dir=tmp_path)
+    model.fit(make_data(), callbacks=[search], verbose=0)
+    events = event_accumulator.EventAccumulator(
+        str(tmp_path / "local_search"), {"tensors": 0}
+    ).Reload()
+
+    def read(tag):
+        return {
+            event.step: tf.make_ndarray(event.tensor_proto)
+            for event in events.Tensors(f"local_search/{tag}")
+        }
+
+    distance = read(f"{permutation.name}/distance")
+    assert set(distance) == {2, 4, 6}
+    assert distance[6] == 0.0
+    assert read(f"{permutation.name}/assignment").keys() == distance.keys()
+    if method == "exchange":
+        losses = read("loss_after")
+        for step, report in search.reports.items():
+            np.testing.assert_allclose(
+                losses[step], report.loss_after, rtol=1e-6
+            )
+    else:
+        assert 0.0 < distance[2] < 1.0
+
+
+@pytest.mark.parametrize("layers, replays", [(1, True), (2, False)])
+def test_experts_run_once_where_that_is_right(layers, replays):
+    permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
+    model = make_model(permutation, layers=layers)
+    [batch] = make_data().take(1)
+    loss = SearchLoss(model, [permutation])
+    compute = loss.on(batch)
+    assert loss._can_replay is replays
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
+        permutation.assignment.assign([order])
+        expected = np.mean(
+            np.square(model(batch[0]).numpy() - batch[1].numpy())
+        )
+        np.testing.assert_allclose(compute(), expected, rtol=1e-5)
+
+
+def test_search_batches_go_around_by_the_number_of_the_update():
+    data = tf.data.Dataset.range(6).batch(2)
+    batches = SearchBatches(data, interval=10, search_steps=45)
+    found = [batches.at(step).numpy().tolist() for step in (10, 23, 30, 40)]
+    assert found == [[0, 1], [2, 3], [4, 5], [0, 1]]
+    assert batches.is_due(9, 10) and batches.is_due(38, 43)
+    assert not batches.is_due(10, 19) and not batches.is_due(49, 50)
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"interval": 0}, "at least 1 update"),
+        ({"search_data": make_data().repeat()}, "known number"),
+        ({"search_data": make_data().take(0)}, "at least one batch"),
+    ],
+)
+def test_wrong_arguments_raise(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        keras_comet.LocalSearch(**{"search_data": make_data(), **kwargs})
+
+
+def test_another_optimizer_raises():
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", loss="mse")
+    with pytest.raises(ValueError, match="LocalSearchOptimizer"):
+        model.fit(
+            make_data(),
+            callbacks=[keras_comet.LocalSearch(make_data())],
+            verbose=0,
+        )
