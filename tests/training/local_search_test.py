@@ -69,13 +69,27 @@ def test_loss_of_the_batch_falls_as_reported():
 
 
 def test_metrics_of_the_epoch_are_those_without_search():
+    data = make_data().map(lambda x, y: (x, {"first": y, "second": -y}))
     histories = []
-    for callbacks in ([], [keras_comet.LocalSearch(make_data(), interval=6)]):
+    for interval in (1000, 6):
         keras.utils.set_random_seed(3)
         permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
-        model = make_model(permutation)
-        history = model.fit(make_data(), callbacks=callbacks, verbose=0)
+        trunk = make_model(permutation)
+        heads = {
+            name: keras.layers.Dense(1, name=name)(trunk.output)
+            for name in ("first", "second")
+        }
+        model = keras.Model(trunk.input, heads)
+        # The losses of several outputs are metrics too.
+        model.compile(
+            keras_comet.LocalSearchOptimizer("adam", 100),
+            loss={"first": "mse", "second": "mae"},
+        )
+        search = keras_comet.LocalSearch(data, interval=interval)
+        history = model.fit(data, callbacks=[search], verbose=0)
         histories.append(history.history)
+    assert len(search.reports) == 1
+    assert len(histories[0]) == 3
     # The search after the last update must not count in the epoch's means.
     assert histories[0] == histories[1]
 
