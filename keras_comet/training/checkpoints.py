@@ -146,7 +146,7 @@ class Checkpoints:
                 warnings.warn(
                     f"The checkpoint {path} cannot be read: "
                     f"{_first_line(error)}. Going on with the one before.",
-                    stacklevel=3,
+                    stacklevel=4,
                 )
                 continue
             self._restore_from(path)
@@ -202,7 +202,7 @@ def _find_generators(model: Any) -> list[Any]:
             "training that is resumed draws other numbers. Call "
             "`tf_keras.backend.experimental.enable_tf_random_generator()` "
             "before the layers are made.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return list(generators.values())
 
@@ -225,9 +225,14 @@ def _check_iterator(iterator: Any) -> None:
 
 def _read_all(path: str) -> None:
     """Reads all of a checkpoint, which verifies its checksums."""
-    reader = tf.train.load_checkpoint(path)
-    for name in reader.get_variable_to_shape_map():
-        reader.get_tensor(name)
+    dtypes = tf.train.load_checkpoint(path).get_variable_to_dtype_map()
+    # The reader has no NumPy equivalent of an iterator's state.
+    tf.raw_ops.RestoreV2(
+        prefix=path,
+        tensor_names=list(dtypes),
+        shape_and_slices=[""] * len(dtypes),
+        dtypes=list(dtypes.values()),
+    )
 
 
 def _first_line(error: Exception) -> str:
