@@ -7,6 +7,7 @@ model: embeddings of 128, 16 experts, a gate and a tower for each task.
 
     python examples/movielens_multigate.py --gate comet
     python examples/movielens_multigate.py --compare
+    python examples/movielens_multigate.py --gate hash --local-search exchange
     python examples/movielens_multigate.py --smoke
 
 Trains with progress bars, prints a table of test results, writes plots,
@@ -39,6 +40,7 @@ from keras_comet import datasets
 
 NUM_EXPERTS = 16
 K = 2
+BATCH = 512
 GATES = ("comet", "dselect_k", "top_k", "hash", "softmax")
 
 
@@ -92,7 +94,11 @@ def make_features(data: datasets.MultitaskDataset) -> dict[str, object]:
     return features
 
 
-def make_gate(name: str, args: argparse.Namespace) -> keras_comet.Gate:
+def make_gate(
+    name: str,
+    args: argparse.Namespace,
+    permutation: keras_comet.ExpertPermutation | None,
+) -> keras_comet.Gate:
     """One task's gate. All choose among 16 experts, at most 2 (Hash: 1)."""
     if name == "comet":
         return keras_comet.COMETGate(
@@ -100,6 +106,7 @@ def make_gate(name: str, args: argparse.Namespace) -> keras_comet.Gate:
             k=K,
             gamma=args.gamma,
             entropy_weight=args.entropy_weight,
+            permutation=permutation,
         )
     if name == "dselect_k":
         return keras_comet.DSelectKGate(
@@ -107,12 +114,13 @@ def make_gate(name: str, args: argparse.Namespace) -> keras_comet.Gate:
             k=K,
             gamma=args.gamma,
             entropy_weight=args.entropy_weight,
+            permutation=permutation,
         )
     if name == "top_k":
-        return keras_comet.TopKGate(NUM_EXPERTS, k=K)
+        return keras_comet.TopKGate(NUM_EXPERTS, k=K, permutation=permutation)
     if name == "hash":
-        return keras_comet.HashGate(NUM_EXPERTS)
-    return keras_comet.SoftmaxGate(NUM_EXPERTS)
+        return keras_comet.HashGate(NUM_EXPERTS, permutation=permutation)
+    return keras_comet.SoftmaxGate(NUM_EXPERTS, permutation=permutation)
 
 
 def make_model(
@@ -120,6 +128,16 @@ def make_model(
 ) -> keras_comet.MultiGateRecommender:
     """The model of the paper: experts Dense(256), relu, Dropout(0.5)."""
     tasks = make_tasks(data)
+    optimizer = keras.optimizers.Adam(args.learning_rate)
+    permutation = None
+    if args.local_search != "off":
+        # One for the gates of all tasks.
+        permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
+        optimizer = keras_comet.LocalSearchOptimizer(
+            optimizer,
+            args.search_epochs * -(-data.train.num_rows // BATCH),
+            method=args.local_search,
+        )
     model = keras_comet.MultiGateRecommender(
         features=make_features(data),
         experts=[
@@ -131,11 +149,11 @@ def make_model(
             )
             for _ in range(NUM_EXPERTS)
         ],
-        gates={task.name: make_gate(gate, args) for task in tasks},
+        gates={task.name: make_gate(gate, args, permutation) for task in tasks},
         tasks=tasks,
         tower_units=[256],
     )
-    model.compile(keras.optimizers.Adam(args.learning_rate))
+    model.compile(optimizer)
     return model
 
 
@@ -150,22 +168,30 @@ def train(
         name: values[:4096] for name, values in data.validation.features.items()
     }
     logger = keras_comet.GateSparsityLogger(directory / "logs", probe)
+    callbacks = [
+        keras.callbacks.EarlyStopping(
+            "val_loss", patience=4, restore_best_weights=True
+        ),
+        keras.callbacks.TensorBoard(directory / "logs"),
+        logger,
+    ]
+    if args.local_search != "off":
+        search = keras_comet.LocalSearch(
+            data.train.batches(4 * BATCH), log_dir=directory / "logs"
+        )
+        callbacks.append(search)
     print(f"\n{gate}: training on {data.name}")
     begin = time.perf_counter()
     history = model.fit(
-        data.train.batches(512, shuffle=True, seed=args.seed),
+        data.train.batches(BATCH, shuffle=True, seed=args.seed),
         epochs=args.epochs,
         validation_data=data.validation.batches(4096),
-        callbacks=[
-            keras.callbacks.EarlyStopping(
-                "val_loss", patience=4, restore_best_weights=True
-            ),
-            keras.callbacks.TensorBoard(directory / "logs"),
-            logger,
-        ],
+        callbacks=callbacks,
         verbose=args.verbose,
     )
     seconds = time.perf_counter() - begin
+    if args.local_search == "exchange":
+        print_searches(search.reports)
     # One batch, so that the loss is the mean over all labelled rows.
     test = model.evaluate(
         data.test.batches(data.test.num_rows), verbose=0, return_dict=True
@@ -181,6 +207,18 @@ def train(
         "usage": keras_comet.routing_statistics(weights, k=K),
         "seconds": seconds,
     }
+
+
+def print_searches(reports: dict[int, keras_comet.SearchReport]) -> None:
+    """What the searches by exchanges did to the loss of their batches."""
+    print("\n| update | loss before | loss after | moves | tried | seconds |")
+    print("|" + "---|" * 6)
+    for update, report in reports.items():
+        print(
+            f"| {update} | {report.loss_before:.4f} | {report.loss_after:.4f} "
+            f"| {report.moves} | {report.evaluations} "
+            f"| {report.seconds:.2f} |"
+        )
 
 
 def print_table(results: list[dict[str, object]]) -> None:
@@ -341,6 +379,15 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--gamma", type=float, default=1.0)
     parser.add_argument("--entropy-weight", type=float, default=0.01)
+    parser.add_argument(
+        "--local-search",
+        choices=("off", "exchange", "sinkhorn"),
+        default="off",
+        help="how to search the permutation of the experts",
+    )
+    parser.add_argument(
+        "--search-epochs", type=int, default=5, help="how long to search"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", type=int, default=1, choices=(0, 1, 2))
     parser.add_argument(

@@ -160,9 +160,15 @@ class Gate(keras.layers.Layer):
         self, routing_inputs: tf.Tensor, training: bool | None = None
     ) -> tf.Tensor:
         training = training is not None and bool(training)
-        selector_weights, penalties = recall(
-            self, routing_inputs, lambda: self.route(routing_inputs, training)
-        )
+        penalties: dict[str, Callable[[], tf.Tensor]] = {}
+        if training:
+            selector_weights, penalties = self.route(routing_inputs, True)
+        else:
+            selector_weights = recall(
+                self,
+                routing_inputs,
+                lambda: self.route(routing_inputs, False)[0],
+            )
         if self.permutation is None:
             routing_weights = tf.reduce_sum(selector_weights, axis=-2)
         else:

@@ -137,7 +137,10 @@ class ExpertPermutation(keras.layers.Layer):
             return self._gather(selector_weights)
         return tf.cond(
             tf.convert_to_tensor(self.settled),
-            lambda: self._gather(selector_weights),
+            lambda: _with_zero_gradient(
+                self._gather(selector_weights),
+                tf.convert_to_tensor(self.permutation_weights),
+            ),
             lambda: self._multiply(selector_weights),
         )
 
@@ -225,6 +228,16 @@ class ExpertPermutation(keras.layers.Layer):
             "num_experts": self.num_experts,
             "num_permutations": self.num_permutations,
         }
+
+
+@tf.custom_gradient
+def _with_zero_gradient(used: tf.Tensor, unused: tf.Tensor) -> Any:
+    """Returns `used`; Keras warns of variables that have no gradient."""
+
+    def backpropagate(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return upstream, tf.zeros_like(unused)
+
+    return tf.identity(used), backpropagate
 
 
 def nearest_permutations(permutation_weights: Any) -> tf.Tensor:

@@ -224,8 +224,9 @@ class ExpertMixture(keras.layers.Layer):
                 axis=1,
             ),
         )
-        if searching:
-            shape = [-1, self.num_experts] + [1] * len(self._output_shape)
+        shape = [-1, self.num_experts] + [1] * len(self._output_shape)
+
+        def mix_all() -> list[tf.Tensor]:
             return [
                 tf.reduce_sum(
                     tf.math.multiply_no_nan(
@@ -236,9 +237,13 @@ class ExpertMixture(keras.layers.Layer):
                 )
                 for each in weights
             ]
-        pairs = find_routed_pairs(_find_chosen(weights))
-        stacked = tf.gather_nd(outputs, pairs.indices)
-        return [combine(stacked, pairs, each) for each in weights]
+
+        def mix_chosen() -> list[tf.Tensor]:
+            pairs = find_routed_pairs(_find_chosen(weights))
+            chosen = tf.gather_nd(outputs, pairs.indices)
+            return [combine(chosen, pairs, each) for each in weights]
+
+        return tf.cond(searching, mix_all, mix_chosen)
 
     def _mix_dense(
         self,

@@ -6,14 +6,10 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import keras
-from keras_comet.gates.expert_permutation import ExpertPermutation
-from keras_comet.optimizers import LocalSearchOptimizer
 from keras_comet.optimizers import SearchReport
 from keras_comet.training.search_batches import SearchBatches
 from keras_comet.training.search_log import SearchLog
-from keras_comet.training.search_step import find_local_search
-from keras_comet.training.search_step import find_searched
-from keras_comet.training.search_step import search_step
+from keras_comet.training.searcher import Searcher
 
 
 class LocalSearch(keras.callbacks.Callback):
@@ -36,7 +32,7 @@ class LocalSearch(keras.callbacks.Callback):
         interval: int. Number of updates between two searches. Defaults to
             `200`.
         max_evaluations: int. Most candidates a search may try, or `None`.
-            Defaults to `64`.
+            Defaults to `32`.
         max_seconds: float. Most seconds a search may take, or `None`: the
             result depends on the machine then. Defaults to `None`.
         log_dir: str or path. Directory for TensorBoard. Defaults to `None`:
@@ -78,7 +74,7 @@ class LocalSearch(keras.callbacks.Callback):
         self,
         search_data: tf.data.Dataset,
         interval: int = 200,
-        max_evaluations: int | None = 64,
+        max_evaluations: int | None = 32,
         max_seconds: float | None = None,
         log_dir: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -91,42 +87,37 @@ class LocalSearch(keras.callbacks.Callback):
         self.reports: dict[int, SearchReport] = {}
         # Wrong arguments should not have to wait for fit() to be found.
         SearchBatches(search_data, interval, search_steps=0)
+        self._searcher: Any = None
         self._batches: Any = None
         self._log: SearchLog | None = None
         self._step = 0
 
-    @property
-    def _optimizer(self) -> LocalSearchOptimizer:
-        return find_local_search(self.model.optimizer)
-
-    @property
-    def _permutations(self) -> list[ExpertPermutation]:
-        return find_searched(self.model)
-
     def on_train_begin(self, logs: Any = None) -> None:
-        self._batches = SearchBatches(
-            self.search_data, self.interval, self._optimizer.search_steps
+        self._searcher = Searcher(
+            self.model, self.max_evaluations, self.max_seconds
         )
-        self._step = int(self._optimizer.iterations)
+        self._batches = SearchBatches(
+            self.search_data,
+            self.interval,
+            self._searcher.optimizer.search_steps,
+        )
+        self._step = int(self._searcher.optimizer.iterations)
         if self.log_dir is not None:
             self._log = SearchLog(self.log_dir)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        before, self._step = self._step, int(self._optimizer.iterations)
+        optimizer = self._searcher.optimizer
+        before, self._step = self._step, int(optimizer.iterations)
         if not self._batches.is_due(before, self._step):
             return
         report = None
-        if self._optimizer.method == "exchange":
-            report = self.reports[self._step] = search_step(
-                self.model,
-                self._batches.at(self._step),
-                self.max_evaluations,
-                self.max_seconds,
-            )
+        if optimizer.method == "exchange":
+            report = self._searcher.search(self._batches.at(self._step))
+            self.reports[self._step] = report
         if self._log is not None:
-            self._log.write(self._step, self._permutations, report)
+            self._log.write(self._step, self._searcher.permutations, report)
 
     def on_train_end(self, logs: Any = None) -> None:
         if self._log is not None:
-            self._log.write(self._step, self._permutations, report=None)
+            self._log.write(self._step, self._searcher.permutations, None)
             self._log.close()

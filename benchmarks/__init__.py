@@ -1,0 +1,1 @@
+"""Benchmarks of keras_comet; `python -m benchmarks` runs all of them."""

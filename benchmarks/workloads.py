@@ -1,0 +1,180 @@
+"""Experts and routing of the sizes that the benchmarks share."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_comet
+from benchmarks.baselines import Layers
+
+
+class GivenWeights(keras_comet.Gate):
+    """Routes by weights that come in as the routing inputs.
+
+    So the benchmarks control density and skew. A trainable scale for each
+    expert keeps the gradient of the weights in the training step.
+    """
+
+    def build(self, input_shape):
+        self.scale = self.add_weight(
+            name="scale", shape=(self.num_experts,), initializer="ones"
+        )
+        super().build(input_shape)
+
+    def route(self, routing_inputs, training):
+        """The weights themselves, as one selector."""
+        scaled = routing_inputs * tf.convert_to_tensor(self.scale)
+        return scaled[..., tf.newaxis, :], {}
+
+
+def make_layers(num_experts: int, depth: int, *widths: int) -> Layers:
+    """Random kernels and biases of equal perceptrons, stacked."""
+    rng = np.random.default_rng(0)
+    layers = []
+    for width in widths:
+        spread = np.sqrt(2.0 / depth)
+        kernels = spread * rng.standard_normal((num_experts, depth, width))
+        biases = 0.01 * rng.standard_normal((num_experts, width))
+        layers.append((kernels.astype("float32"), biases.astype("float32")))
+        depth = width
+    return layers
+
+
+def keras_experts(
+    layers: Layers, relu_last: bool, dtype: str = "float32"
+) -> list[keras.layers.Layer]:
+    """A list of Keras models with these weights."""
+    experts = []
+    for expert in range(len(layers[0][0])):
+        model = keras.Sequential(
+            [
+                keras.layers.Dense(
+                    kernels.shape[-1],
+                    "relu"
+                    if relu_last or kernels is not layers[-1][0]
+                    else None,
+                    dtype=dtype,
+                )
+                for kernels, _ in layers
+            ]
+        )
+        model.build((None, layers[0][0].shape[1]))
+        model.set_weights([each[expert] for layer in layers for each in layer])
+        experts.append(model)
+    return experts
+
+
+def stacked_experts(
+    layers: Layers, relu_last: bool, dtype: str = "float32"
+) -> keras_comet.StackedDenseExperts:
+    """`StackedDenseExperts` with these weights."""
+    experts = keras_comet.StackedDenseExperts(
+        len(layers[0][0]),
+        [kernels.shape[-1] for kernels, _ in layers],
+        [
+            "relu" if relu_last or i < len(layers) - 1 else None
+            for i in range(len(layers))
+        ],
+        dtype=dtype,
+    )
+    experts.build((None, layers[0][0].shape[1]))
+    for index, (kernels, biases) in enumerate(layers):
+        experts.kernels[index].assign(kernels)
+        experts.biases[index].assign(biases)
+    return experts
+
+
+def convolution_experts(num_experts: int) -> list[keras.layers.Layer]:
+    """Two convolutions with pooling, then 64 units, for images 28 x 28."""
+    experts = []
+    for _ in range(num_experts):
+        model = keras.Sequential(
+            [
+                keras.layers.Conv2D(16, 3, activation="relu"),
+                keras.layers.MaxPool2D(),
+                keras.layers.Conv2D(32, 3, activation="relu"),
+                keras.layers.MaxPool2D(),
+                keras.layers.Flatten(),
+                keras.layers.Dense(64),
+            ]
+        )
+        model.build((None, 28, 28, 1))
+        experts.append(model)
+    return experts
+
+
+def random_rows(batch: int, *shape: int) -> np.ndarray:
+    """Standard normal features."""
+    rng = np.random.default_rng(1)
+    return rng.standard_normal((batch, *shape)).astype("float32")
+
+
+def balanced_weights(
+    batch: int, num_experts: int, k: int, seed: int = 0
+) -> np.ndarray:
+    """Routing weights of k random experts a row, all equally likely."""
+    rng = np.random.default_rng(seed)
+    keys = rng.random((batch, num_experts))
+    experts = np.argsort(keys, axis=1)[:, :k]
+    return _weigh(experts, num_experts, rng)
+
+
+def skewed_weights(batch: int, num_experts: int, seed: int = 0) -> np.ndarray:
+    """Two experts a row; experts 0 and 1 take 60 % of the pairs."""
+    rng = np.random.default_rng(seed)
+    keys = rng.random((batch, num_experts))
+    # Both, one or none of the two: (2 * 0.4 + 0.4) / 2 = 0.6 of the pairs.
+    popular = rng.choice([2, 1, 0], size=batch, p=[0.4, 0.4, 0.2])
+    keys[:, :2] += 1.0
+    first = rng.integers(2, size=batch)
+    rows = np.arange(batch)
+    keys[rows[popular > 0], first[popular > 0]] -= 2.0
+    keys[rows[popular > 1], 1 - first[popular > 1]] -= 2.0
+    experts = np.argsort(keys, axis=1)[:, :2]
+    return _weigh(experts, num_experts, rng)
+
+
+def _weigh(
+    experts: np.ndarray, num_experts: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Random weights of the given experts that sum to one."""
+    weights = np.zeros((len(experts), num_experts), "float32")
+    values = rng.uniform(0.1, 1.0, size=experts.shape)
+    values /= values.sum(axis=1, keepdims=True)
+    np.put_along_axis(weights, experts, values.astype("float32"), axis=1)
+    return weights
+
+
+def count_pairs(weights: list[np.ndarray]) -> int:
+    """Distinct (row, expert) pairs of several gates."""
+    return int(np.count_nonzero(np.any([w > 0 for w in weights], axis=0)))
+
+
+def make_mixture(experts, num_gates: int, dispatch: str, dtype="float32"):
+    """A mixture of these experts under `GivenWeights`, built by its call.
+
+    Returns:
+        A multi-gate mixture; it takes rows and a dict of routing weights by
+        task.
+    """
+    num_experts = (
+        experts.num_experts
+        if isinstance(experts, keras_comet.StackedDenseExperts)
+        else len(experts)
+    )
+    gates = {
+        f"task_{index}": GivenWeights(num_experts) for index in range(num_gates)
+    }
+    return keras_comet.MultiGateMixtureOfExperts(
+        experts, gates, dispatch=dispatch, dtype=dtype
+    )
+
+
+def as_function(mixture):
+    """The mixture as a function of rows and a list of routing weights."""
+
+    def call(rows, routing_weights):
+        named = dict(zip(mixture.gates, routing_weights, strict=True))
+        return list(mixture((rows, named)).values())
+
+    return call

@@ -1,0 +1,92 @@
+"""Search by exchanges on batches of data, for any compiled model."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_comet._keras import flatten_layers
+from keras_comet.gates.expert_permutation import ExpertPermutation
+from keras_comet.optimizers import LocalSearchOptimizer
+from keras_comet.optimizers import SearchReport
+from keras_comet.training.search_loss import SearchLoss
+
+
+def find_local_search(optimizer: Any) -> LocalSearchOptimizer:
+    """Returns the `LocalSearchOptimizer` inside of an optimizer.
+
+    Args:
+        optimizer: Keras optimizer; others may be around the one looked for,
+            `LossScaleOptimizer` for example.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    inner = optimizer
+    while inner is not None and not isinstance(inner, LocalSearchOptimizer):
+        inner = getattr(inner, "inner_optimizer", None)
+    if inner is None:
+        raise ValueError(
+            "Local search needs a model that is compiled with a "
+            "LocalSearchOptimizer. Received: "
+            f"optimizer={optimizer!r}. Compile with "
+            "`LocalSearchOptimizer(optimizer, search_steps)`."
+        )
+    return inner
+
+
+def find_searched(model: Any) -> list[ExpertPermutation]:
+    """Lists the permutations of a model that may be searched, each once."""
+    found = {
+        id(layer): layer
+        for layer in flatten_layers(model)
+        if isinstance(layer, ExpertPermutation) and layer.trainable
+    }
+    return list(found.values())
+
+
+class Searcher:
+    """Searches the permutations of a model on batches of data.
+
+    Args:
+        model: Keras model, compiled with a `LocalSearchOptimizer`.
+        max_evaluations: int. As in `LocalSearchOptimizer.search`.
+        max_seconds: float. As in `LocalSearchOptimizer.search`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        max_evaluations: int | None = None,
+        max_seconds: float | None = None,
+    ) -> None:
+        self.optimizer = find_local_search(model.optimizer)
+        self.permutations = find_searched(model)
+        self._model = model
+        self._max_evaluations = max_evaluations
+        self._max_seconds = max_seconds
+        self._loss = SearchLoss(model, self.permutations)
+
+    def search(self, batch: Any) -> SearchReport:
+        """Exchanges experts as long as that lowers the loss of a batch.
+
+        Args:
+            batch: tuple `(x, y)` or `(x, y, sample_weight)` of tensors.
+
+        Returns:
+            The report. Metrics of the model are left as they were.
+        """
+        weigh = getattr(self._model, "weigh_labels", lambda batch: batch)
+        # compute_loss also updates the running means that fit() reports.
+        metrics = self._model.metrics
+        variables = [v for metric in metrics for v in metric.variables]
+        values = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
+        try:
+            return self.optimizer.search(
+                self._loss.on(weigh(batch)),
+                self.permutations,
+                self._max_evaluations,
+                self._max_seconds,
+            )
+        finally:
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)

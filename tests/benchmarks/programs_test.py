@@ -1,0 +1,69 @@
+"""Every benchmark runs, and writes what it says."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import ROOT
+
+# Programs, with the number of bars and the plots of a quick look.
+PROGRAMS = {
+    "dispatch_speed": (13, []),
+    "gate_speed": (0, []),
+    "training_speed": (5, ["movielens_epochs.png"]),
+    "memory": (2, []),
+    "serving_latency": (0, []),
+    "training_profile": (0, []),
+}
+
+
+def run(module, *arguments):
+    # The benchmarks are written for Keras 3, whichever is tested here.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("TF_USE_LEGACY_KERAS", None)
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    ).stdout
+
+
+# They build and trace many models, even small ones.
+LONG = {"dispatch_speed", "training_speed", "training_profile"}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
+        for name in PROGRAMS
+    ],
+)
+def test_smoke_run_writes_tables_and_bars(program, tmp_path):
+    run(f"benchmarks.{program}", "--smoke", f"--output-dir={tmp_path}")
+    content = json.loads((tmp_path / f"{program}.json").read_text())
+    num_bars, plots = PROGRAMS[program]
+    assert content["smoke"] and content["tables"]
+    assert len(content["bars"]) == num_bars
+    for bar in content["bars"]:
+        assert bar["measured"] > 0.0
+        assert bar["rounds"] >= 1
+    assert f"# {program}" in (tmp_path / f"{program}.md").read_text()
+    for plot in plots:
+        assert (tmp_path / plot).stat().st_size > 5_000
+
+
+@pytest.mark.slow
+def test_one_command_runs_all_and_prints_the_bars(tmp_path):
+    output = run("benchmarks", "--smoke", f"--output-dir={tmp_path}")
+    for program in PROGRAMS:
+        assert f"# {program}" in output
+    table = output[output.index("# Bars") :]
+    assert table.count("\n| ") == 2 + sum(bars for bars, _ in PROGRAMS.values())
+    assert (tmp_path / "bars.md").exists()
