@@ -13,8 +13,8 @@ from keras_comet.optimizers import SearchReport
 from keras_comet.training.checkpoints import Checkpoints
 from keras_comet.training.checkpoints import Progress
 from keras_comet.training.search_batches import SearchBatches
-from keras_comet.training.search_step import find_local_search
-from keras_comet.training.search_step import search_step
+from keras_comet.training.searcher import Searcher
+from keras_comet.training.searcher import find_local_search
 from keras_comet.training.train_step import build_for_training
 from keras_comet.training.train_step import train_step
 
@@ -68,7 +68,7 @@ class Trainer:
         search_interval: int. Number of updates between two searches. Defaults
             to `200`.
         max_evaluations: int. Most candidates a search may try, or `None`.
-            Defaults to `64`.
+            Defaults to `32`.
         checkpoint_dir: str or path. Directory for checkpoints. Defaults to
             `None`: none are written.
         checkpoint_interval: int. Number of updates between two checkpoints,
@@ -117,7 +117,7 @@ class Trainer:
         model: Any,
         search_data: tf.data.Dataset | None = None,
         search_interval: int = 200,
-        max_evaluations: int | None = 64,
+        max_evaluations: int | None = 32,
         checkpoint_dir: str | os.PathLike[str] | None = None,
         checkpoint_interval: int | None = None,
         max_checkpoints: int = 3,
@@ -143,6 +143,7 @@ class Trainer:
                 search_interval,
                 find_local_search(model.optimizer).search_steps,
             )
+        self._searcher: Any = None
         self._max_evaluations = max_evaluations
         self._checkpoint_dir = checkpoint_dir
         self._checkpoint_interval = checkpoint_interval
@@ -266,23 +267,17 @@ class Trainer:
             )
             self._checkpoints.restore()
         if self._search_batches is not None:
-            self._steps = self._count_steps()
+            self._searcher = Searcher(self.model, self._max_evaluations)
+            self._steps = self._searcher.count_steps()
         return batches
 
     def _search_if_due(self) -> None:
         if self._search_batches is None:
             return
-        before, self._steps = self._steps, self._count_steps()
+        before, self._steps = self._steps, self._searcher.count_steps()
         if self._search_batches.is_due(before, self._steps):
-            self.reports[self._steps] = search_step(
-                self.model,
-                self._search_batches.at(self._steps),
-                self._max_evaluations,
-            )
-
-    def _count_steps(self) -> int:
-        # Not those that a LossScaleOptimizer has skipped.
-        return int(find_local_search(self.model.optimizer).iterations)
+            batch = self._search_batches.at(self._steps)
+            self.reports[self._steps] = self._searcher.search(batch)
 
     def _save_within_epoch(self, num_batches: int) -> None:
         step = self._progress.step
