@@ -1,5 +1,6 @@
 """The recommender of the MovieLens example, for several benchmarks."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,20 +30,27 @@ def make_model(
     data: datasets.MultitaskDataset,
     dispatch: str,
     experts: Sequence[keras.layers.Layer] | keras_comet.StackedDenseExperts,
+    make_gate: Callable[[], keras_comet.Gate] | None = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    seed: int = 0,
     **compile_arguments: Any,
 ) -> keras_comet.MultiGateRecommender:
-    """Embeddings of 128, the experts, a COMET gate and a tower for each task.
+    """Embeddings of 128, the experts, a gate and a tower for each task.
 
     Args:
         data: data set, MovieLens or synthetic.
         dispatch: str. As in `MixtureOfExperts`.
         experts: 16 of them, or another number.
+        make_gate: function that makes the gate of a task. Defaults to
+            `None`: COMET, k=2.
+        optimizer: Keras optimizer. Defaults to `None`: Adam.
+        seed: int. Of everything random from here on. Defaults to `0`.
         **compile_arguments: as in `MultiGateRecommender.compile`.
 
     Returns:
-        The model, compiled with Adam.
+        The model, compiled.
     """
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     num_experts = (
         experts.num_experts
         if isinstance(experts, keras_comet.StackedDenseExperts)
@@ -82,8 +90,12 @@ def make_model(
         features=features,
         experts=experts,
         gates={
-            task.name: keras_comet.COMETGate(
-                num_experts, k=K, entropy_weight=0.01
+            task.name: (
+                make_gate()
+                if make_gate is not None
+                else keras_comet.COMETGate(
+                    num_experts, k=K, entropy_weight=0.01
+                )
             )
             for task in tasks
         },
@@ -91,7 +103,7 @@ def make_model(
         tower_units=[256],
         dispatch=dispatch,
     )
-    model.compile(keras.optimizers.Adam(5e-4), **compile_arguments)
+    model.compile(optimizer or keras.optimizers.Adam(5e-4), **compile_arguments)
     return model
 
 

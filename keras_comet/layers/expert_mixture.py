@@ -145,6 +145,7 @@ class ExpertMixture(keras.layers.Layer):
         self,
         features: tf.Tensor,
         routing_weights: list[tf.Tensor],
+        training: bool,
         searching: tf.Tensor | bool,
     ) -> list[tf.Tensor]:
         """Mixes the experts' outputs by each of several routing weights.
@@ -152,6 +153,7 @@ class ExpertMixture(keras.layers.Layer):
         Args:
             features: tensor `(*leading, ...)`.
             routing_weights: list of tensors `(*leading, num_experts)`.
+            training: bool. Whether the experts are trained.
             searching: bool, or bool tensor. Whether weights that are zero
                 need a gradient, which takes all experts.
 
@@ -170,7 +172,7 @@ class ExpertMixture(keras.layers.Layer):
         # As many as there are rows: one row of weights must not broadcast.
         shape = [tf.shape(rows)[0], self.num_experts]
         weights = [tf.reshape(each, shape) for each in routing_weights]
-        mixtures = self._mix_rows(rows, weights, searching)
+        mixtures = self._mix_rows(rows, weights, training, searching)
         return [
             tf.ensure_shape(
                 tf.reshape(
@@ -185,6 +187,7 @@ class ExpertMixture(keras.layers.Layer):
         self,
         rows: tf.Tensor,
         weights: list[tf.Tensor],
+        training: bool,
         searching: tf.Tensor | bool,
     ) -> list[tf.Tensor]:
         if rows.shape[0] == 0:
@@ -202,11 +205,11 @@ class ExpertMixture(keras.layers.Layer):
             density = tf.reduce_mean(tf.cast(chosen, tf.float32))
             dense = tf.logical_or(density > _DENSE_ABOVE, searching)
         if dense is False:
-            return self._mix_sparse(rows, weights, chosen)
+            return self._mix_sparse(rows, weights, chosen, training)
         return tf.cond(
             dense,
             lambda: self._mix_dense(rows, weights, self._call_expert_in_branch),
-            lambda: self._mix_sparse(rows, weights, chosen),
+            lambda: self._mix_sparse(rows, weights, chosen, training),
         )
 
     def _mix_recalled(
@@ -219,10 +222,7 @@ class ExpertMixture(keras.layers.Layer):
         outputs = recall(  # (rows, num_experts, ...)
             self,
             rows,
-            lambda: tf.stack(
-                [self._call_expert(e, rows) for e in range(self.num_experts)],
-                axis=1,
-            ),
+            lambda: tf.stack(self._call_all(rows, self._call_expert), axis=1),
         )
         shape = [-1, self.num_experts] + [1] * len(self._output_shape)
 
@@ -241,7 +241,7 @@ class ExpertMixture(keras.layers.Layer):
         def mix_chosen() -> list[tf.Tensor]:
             pairs = find_routed_pairs(_find_chosen(weights))
             chosen = tf.gather_nd(outputs, pairs.indices)
-            return [combine(chosen, pairs, each) for each in weights]
+            return tf.unstack(combine(chosen, pairs, tf.stack(weights)))
 
         return tf.cond(searching, mix_all, mix_chosen)
 
@@ -251,32 +251,70 @@ class ExpertMixture(keras.layers.Layer):
         weights: list[tf.Tensor],
         call_expert: Callable[[int, tf.Tensor], tf.Tensor],
     ) -> list[tf.Tensor]:
-        outputs = [call_expert(e, rows) for e in range(self.num_experts)]
+        outputs = self._call_all(rows, call_expert)
         # (rows,) -> (rows, 1, ...), to multiply along the trailing axes
         shape = [-1] + [1] * len(self._output_shape)
-        # An expert may overflow on rows that are not routed to it.
-        return [
-            tf.add_n(
-                [
-                    tf.math.multiply_no_nan(
-                        output,
-                        tf.reshape(tf.cast(each[:, e], output.dtype), shape),
-                    )
-                    for e, output in enumerate(outputs)
-                ]
-            )
-            for each in weights
-        ]
+
+        def mix(multiply: Callable[..., tf.Tensor]) -> list[tf.Tensor]:
+            return [
+                tf.add_n(
+                    [
+                        multiply(
+                            output,
+                            tf.reshape(tf.cast(weight, output.dtype), shape),
+                        )
+                        for output, weight in zip(
+                            # Its gradient is one stack, that of an index a
+                            # matrix for each expert.
+                            outputs,
+                            tf.unstack(each, num=self.num_experts, axis=1),
+                            strict=True,
+                        )
+                    ]
+                )
+                for each in weights
+            ]
+
+        mixtures = mix(tf.multiply)
+        # An expert may overflow on rows that are not routed to it. That is
+        # rare, and the product that allows for it slow.
+        finite = tf.reduce_all(
+            [tf.reduce_all(tf.math.is_finite(each)) for each in mixtures]
+        )
+        return tf.cond(
+            finite, lambda: mixtures, lambda: mix(tf.math.multiply_no_nan)
+        )
+
+    def _call_all(
+        self,
+        rows: tf.Tensor,
+        call_expert: Callable[[int, tf.Tensor], tf.Tensor],
+    ) -> list[tf.Tensor]:
+        if isinstance(self.experts, StackedDenseExperts):
+            return self.experts.call_each([rows] * self.num_experts)
+        return [call_expert(e, rows) for e in range(self.num_experts)]
 
     def _mix_sparse(
-        self, rows: tf.Tensor, weights: list[tf.Tensor], chosen: tf.Tensor
+        self,
+        rows: tf.Tensor,
+        weights: list[tf.Tensor],
+        chosen: tf.Tensor,
+        training: bool,
     ) -> list[tf.Tensor]:
         pairs = find_routed_pairs(chosen)
-        outputs = []
-        for expert, routed in enumerate(dispatch(rows, pairs)):
-            outputs.append(self._call_unless_idle(expert, routed))
-        stacked = tf.concat(outputs, axis=0)
-        return [combine(stacked, pairs, each) for each in weights]
+        if isinstance(self.experts, StackedDenseExperts):
+            outputs = self.experts.call_routed(
+                tf.gather(rows, pairs.indices[:, 0]), pairs.counts, training
+            )
+        else:
+            outputs = tf.concat(
+                [
+                    self._call_unless_idle(expert, routed)
+                    for expert, routed in enumerate(dispatch(rows, pairs))
+                ],
+                axis=0,
+            )
+        return tf.unstack(combine(outputs, pairs, tf.stack(weights)))
 
     def _call_unless_idle(self, expert: int, routed: tf.Tensor) -> tf.Tensor:
         """Calls an expert only if it got a row.
@@ -292,16 +330,10 @@ class ExpertMixture(keras.layers.Layer):
         )
 
     def _call_expert(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
-        if isinstance(self.experts, StackedDenseExperts):
-            output = self.experts.call_expert(expert, rows)
-        else:
-            output = self.experts[expert](rows)
-        return tf.cast(output, self.compute_dtype)
+        return tf.cast(self.experts[expert](rows), self.compute_dtype)
 
     def _call_expert_in_branch(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
         """Calls an expert where losses that it adds could not get out."""
-        if isinstance(self.experts, StackedDenseExperts):
-            return self._call_expert(expert, rows)
         layer = self.experts[expert]
         num_losses = len(layer.losses)
         output = self._call_expert(expert, rows)

@@ -114,7 +114,10 @@ class MixtureOfExperts(ExpertMixture):
             routing_inputs = features
         routing_weights = self.gate(routing_inputs, training=training)
         [mixture] = self.mix(
-            features, [routing_weights], any_searching([self.gate])
+            features,
+            [routing_weights],
+            bool(training),
+            any_searching([self.gate]),
         )
         if return_routing_weights:
             return mixture, routing_weights

@@ -132,6 +132,7 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         mixtures = self.mix(
             features,
             list(routing_weights.values()),
+            bool(training),
             any_searching(self.gates.values()),
         )
         outputs = dict(zip(routing_weights, mixtures, strict=True))

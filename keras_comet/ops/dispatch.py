@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_comet.ops.sparse_product import sparse_product
+
 
 class RoutedPairs(NamedTuple):
     """The (row, expert) pairs that routing chose, sorted by expert.
@@ -59,19 +61,33 @@ def combine(
     Args:
         expert_outputs: tensor `(pairs, ...)` in the order of `pairs`.
         pairs: what `find_routed_pairs` returned.
-        routing_weights: tensor `(rows, num_experts)`. Where it is zero, the
-            output counts for nothing, NaN included.
+        routing_weights: tensor `(..., rows, num_experts)`, the leading axes
+            for gates that share the pairs. Where it is zero, the output
+            counts for nothing, NaN included.
 
     Returns:
-        A tensor `(rows, ...)`; rows without a pair are zero.
+        A tensor `(..., rows, ...)`; rows without a pair are zero.
     """
-    weights = tf.gather_nd(routing_weights, pairs.indices)
-    weights = tf.cast(weights, expert_outputs.dtype)
-    # (pairs,) -> (pairs, 1, ...), to multiply along the trailing axes
-    shape = [-1] + [1] * (expert_outputs.shape.rank - 1)
-    # A pair may be another task's, and its output not even finite.
-    return tf.math.unsorted_segment_sum(
-        tf.math.multiply_no_nan(expert_outputs, tf.reshape(weights, shape)),
-        pairs.indices[:, 0],
-        tf.shape(routing_weights)[0],
+    *gates, num_rows, num_experts = tf.unstack(tf.shape(routing_weights))
+    weights = tf.reshape(routing_weights, [-1, num_experts])
+    # Not `> 0`: a NaN must reach the output of its row, not vanish.
+    entries = tf.where(tf.not_equal(weights, 0.0))  # (entries, 2)
+    positions = tf.tensor_scatter_nd_update(
+        tf.zeros([num_rows, num_experts], tf.int64),
+        pairs.indices,
+        tf.range(tf.shape(pairs.indices, out_type=tf.int64)[0]),
     )
+    row_of_pair = entries[:, 0] % tf.cast(tf.maximum(num_rows, 1), tf.int64)
+    # The product knows no half precision, nor should a sum be made in it.
+    dtype = tf.float64 if expert_outputs.dtype == tf.float64 else tf.float32
+    outputs = tf.cast(expert_outputs, dtype)
+    units = tf.math.reduce_prod(tf.shape(outputs)[1:])
+    combined = sparse_product(
+        tf.cast(tf.gather_nd(weights, entries), dtype),
+        entries[:, 0],
+        tf.gather_nd(positions, tf.stack([row_of_pair, entries[:, 1]], axis=1)),
+        tf.shape(weights, out_type=tf.int64)[0],
+        tf.reshape(outputs, [tf.shape(outputs)[0], units]),
+    )
+    shape = [*gates, num_rows, *tf.unstack(tf.shape(outputs)[1:])]
+    return tf.cast(tf.reshape(combined, shape), expert_outputs.dtype)

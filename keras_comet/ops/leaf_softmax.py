@@ -42,4 +42,6 @@ def leaf_softmax(
     weights = tf.where(
         reached, leaf_probabilities, tf.zeros_like(leaf_probabilities)
     ) * tf.exp(exponent)
-    return weights / tf.reduce_sum(weights, axis=[-2, -1], keepdims=True)
+    total = tf.reduce_sum(weights, axis=[-2, -1], keepdims=True)
+    # A product by the reciprocal: the gradient of a quotient costs more.
+    return weights * tf.math.reciprocal(total)

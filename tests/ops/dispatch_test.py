@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from keras_comet.ops import combine
 from keras_comet.ops import dispatch
 from keras_comet.ops import find_routed_pairs
+from tests.helpers import gradients
 from tests.helpers import rows
 
 # Expert 1 is idle, row 1 has no expert, row 2 has two.
@@ -27,16 +29,86 @@ def test_each_expert_gets_its_rows():
         np.testing.assert_array_equal(found, features[CHOSEN[:, expert]])
 
 
-def test_combine_sums_over_the_pairs():
+def combine_in_a_loop(outputs, pairs, weights, upstream):
+    """The mixture, and the gradients of `sum(upstream * mixture)`."""
+    mixture = np.zeros((len(weights), *outputs.shape[1:]))
+    from_outputs, from_weights = np.zeros_like(outputs), np.zeros_like(weights)
+    for pair, (row, expert) in enumerate(pairs):
+        weight = weights[row, expert]
+        if weight != 0.0:
+            mixture[row] += weight * outputs[pair]
+            from_outputs[pair] = weight * upstream[row]
+            from_weights[row, expert] = np.sum(outputs[pair] * upstream[row])
+    return mixture, from_outputs, from_weights
+
+
+LISTED = [[0, 0], [2, 0], [2, 2], [3, 2]]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_combine_sums_over_the_pairs(compiled):
     weights = rows(4, 3, seed=1)
-    weights[3, 2] = 0.0
-    outputs = rows(4, 2, 2, seed=2)
+    weights[~CHOSEN] = 0.0
+    outputs, upstream = rows(4, 2, 2, seed=2), rows(4, 2, 2, seed=3)
+
+    def run(*sources):
+        pairs = find_routed_pairs(tf.constant(CHOSEN))
+        mixtures = []
+
+        def loss():
+            mixtures.append(combine(sources[0], pairs, sources[1]))
+            return tf.reduce_sum(upstream * mixtures[0])
+
+        _, found = gradients(loss, sources)
+        return mixtures[0], *found
+
+    found = (tf.function(run) if compiled else run)(
+        tf.constant(outputs), tf.constant(weights)
+    )
+    expected = combine_in_a_loop(outputs, LISTED, weights, upstream)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_combine_serves_several_gates_at_once():
+    # Each gate uses some of the pairs; what another asked for may be NaN.
+    outputs, upstream = rows(4, 2, seed=2), rows(2, 4, 2, seed=3)
+    weights = rows(2, 4, 3, seed=1) * CHOSEN
+    weights[0, 2, 0] = weights[1, 3, 2] = weights[1, 2, 0] = 0.0
+    outputs[1] = np.nan
     pairs = find_routed_pairs(tf.constant(CHOSEN))
-    expected = np.zeros((4, 2, 2))
-    for pair, (row, expert) in enumerate([[0, 0], [2, 0], [2, 2], [3, 2]]):
-        expected[row] += weights[row, expert] * outputs[pair]
-    found = combine(tf.constant(outputs), pairs, tf.constant(weights))
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    sources = [tf.constant(outputs), tf.constant(weights, tf.float32)]
+    mixtures = combine(sources[0], pairs, sources[1])
+    _, found = gradients(
+        lambda: tf.reduce_sum(
+            upstream * combine(sources[0], pairs, sources[1])
+        ),
+        sources,
+    )
+    expected = [
+        combine_in_a_loop(outputs, LISTED, *each)
+        for each in zip(weights, upstream, strict=True)
+    ]
+    np.testing.assert_allclose(mixtures, [e[0] for e in expected], atol=1e-6)
+    np.testing.assert_allclose(
+        found[0], sum(each[1] for each in expected), atol=1e-6
+    )
+    np.testing.assert_allclose(found[1], [e[2] for e in expected], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_combine_sums_in_full_precision(dtype):
+    # 257 times 1: eight bits of mantissa end at 256.
+    count = 257
+    pairs = find_routed_pairs(tf.ones([1, count], tf.bool))
+    outputs = tf.ones([count, 1], dtype)
+    found = combine(outputs, pairs, tf.ones([1, count]))
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, tf.constant([[257.0]], dtype))
+    thirds = combine(outputs / 3, pairs, tf.ones([1, count]))
+    np.testing.assert_allclose(
+        tf.cast(thirds, "float64"), [[257 / 3]], rtol=5e-3
+    )
 
 
 def test_no_rows_and_no_pairs_are_fine():

@@ -1,0 +1,159 @@
+"""MovieLens-100k with and without local search, over several seeds.
+
+    python -m benchmarks.local_search_movielens [--seeds N] [--epochs N]
+
+Hash, Top-k and COMET (all: one permutation for both tasks), each trained
+with equal budgets without search, with exchanges and with Sinkhorn. The epoch
+of the smallest validation loss counts, for all alike.
+"""
+
+import argparse
+import time
+
+import keras
+import numpy as np
+
+import keras_comet
+from benchmarks.movielens import BATCH
+from benchmarks.movielens import NUM_EXPERTS
+from benchmarks.movielens import K
+from benchmarks.movielens import dense_experts
+from benchmarks.movielens import load_data
+from benchmarks.movielens import make_model
+from benchmarks.report import Report
+from benchmarks.report import add_arguments
+from benchmarks.report import limit_memory
+
+GATES = ("hash", "top_k", "comet")
+SEARCHES = ("off", "exchange", "sinkhorn")
+
+# The first part of the training is searched.
+_SHARE_SEARCHED = 0.5
+
+
+def make_gate(
+    gate: str, permutation: keras_comet.ExpertPermutation
+) -> keras_comet.Gate:
+    """A gate of the benchmark."""
+    if gate == "hash":
+        return keras_comet.HashGate(NUM_EXPERTS, permutation=permutation)
+    if gate == "top_k":
+        return keras_comet.TopKGate(NUM_EXPERTS, k=K, permutation=permutation)
+    return keras_comet.COMETGate(
+        NUM_EXPERTS, k=K, entropy_weight=0.01, permutation=permutation
+    )
+
+
+def train(
+    gate: str, search: str, seed: int, epochs: int, smoke: bool
+) -> dict[str, object]:
+    """Trains once; returns the row of the table."""
+    data = load_data(smoke)
+    steps = epochs * -(-data.train.num_rows // BATCH)
+    permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
+    optimizer = keras.optimizers.Adam(5e-4)
+    callbacks: list[keras.callbacks.Callback] = [
+        keras.callbacks.EarlyStopping(
+            "val_loss", patience=epochs, restore_best_weights=True
+        )
+    ]
+    if search != "off":
+        optimizer = keras_comet.LocalSearchOptimizer(
+            optimizer, int(_SHARE_SEARCHED * steps), method=search
+        )
+        callbacks.append(
+            keras_comet.LocalSearch(
+                data.train.batches(2 * BATCH), interval=steps // 20 or 1
+            )
+        )
+    model = make_model(
+        data,
+        "auto",
+        dense_experts(),
+        lambda: make_gate(gate, permutation),
+        optimizer,
+        seed=seed,
+    )
+    begin = time.perf_counter()
+    model.fit(
+        data.train.batches(BATCH, shuffle=True, seed=seed),
+        epochs=epochs,
+        validation_data=data.validation.batches(4096),
+        callbacks=callbacks,
+        verbose=0,
+    )
+    seconds = time.perf_counter() - begin
+    test = model.evaluate(
+        data.test.batches(data.test.num_rows), verbose=0, return_dict=True
+    )
+    reports = getattr(callbacks[-1], "reports", {})
+    return {
+        "gate": gate,
+        "search": search,
+        "seed": seed,
+        "test loss": round(test["loss"], 5),
+        "moves": sum(each.moves for each in reports.values()),
+        "seconds": round(seconds, 1),
+    }
+
+
+def summarize(rows: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Means and standard errors, and the paired difference to no search."""
+    summary = []
+    for gate in GATES:
+        losses = {
+            search: {
+                row["seed"]: row["test loss"]
+                for row in rows
+                if (row["gate"], row["search"]) == (gate, search)
+            }
+            for search in SEARCHES
+        }
+        for search in SEARCHES:
+            seeds = sorted(losses[search].keys() & losses["off"].keys())
+            if not seeds:
+                continue
+            values = np.array([losses[search][seed] for seed in seeds])
+            change = values - [losses["off"][seed] for seed in seeds]
+            root = np.sqrt(len(seeds))
+            spread = values.std(ddof=1) / root if len(seeds) > 1 else np.nan
+            paired = change.std(ddof=1) / root if len(seeds) > 1 else np.nan
+            summary.append(
+                {
+                    "gate": gate,
+                    "search": search,
+                    "seeds": len(seeds),
+                    "test loss": f"{values.mean():.4f} ± {spread:.4f}",
+                    "change": (
+                        ""
+                        if search == "off"
+                        else f"{change.mean():+.4f} ± {paired:.4f}"
+                    ),
+                }
+            )
+    return summary
+
+
+def main() -> None:
+    """Reads the arguments and runs everything, seed by seed."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add_arguments(parser)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=6)
+    args = parser.parse_args()
+    if args.smoke:
+        args.seeds, args.epochs = 1, 1
+    limit_memory()
+    report = Report("local_search_movielens", args.output_dir, args.smoke)
+    rows = []
+    for seed in range(args.seeds):
+        for gate in GATES:
+            for search in SEARCHES:
+                row = train(gate, search, seed, args.epochs, args.smoke)
+                rows.append(row)
+                report.add(f"Every run, {args.epochs} epochs", [row])
+    report.add("Mean and standard error over the seeds", summarize(rows))
+
+
+if __name__ == "__main__":
+    main()
