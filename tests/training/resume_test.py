@@ -23,7 +23,7 @@ import keras_comet
 from keras_comet._keras import KERAS_3, keras
 from keras_comet.optimizers.exchange_search import _Search
 
-METHOD, ROOT = sys.argv[1], pathlib.Path(sys.argv[2])
+ROOT = pathlib.Path(sys.argv[1])
 
 
 def die():
@@ -51,7 +51,7 @@ def die_inside_of_search_after(update, model):
     _Search._compute_loss = compute_or_die
 
 
-def make_model():
+def make_model(method):
     keras.utils.set_random_seed(1)
     gate = keras_comet.TopKGate(
         4, noise=True, seed=2, permutation=keras_comet.ExpertPermutation(4)
@@ -62,24 +62,24 @@ def make_model():
     outputs = keras.layers.Dense(1)(keras.layers.Dropout(0.3, seed=3)(mixed))
     model = keras.Model(inputs, outputs)
     optimizer = keras_comet.LocalSearchOptimizer(
-        keras.optimizers.Adam(0.01, clipnorm=1.0), 12, method=METHOD
+        keras.optimizers.Adam(0.01, clipnorm=1.0), 12, method=method
     )
     model.compile(optimizer, "mse", metrics=["mae"])
     return model
 
 
-def train(run, kill=None):
+def train(method, run, kill=None):
     tf.config.experimental.enable_op_determinism()
     if not KERAS_3:
         keras.backend.experimental.enable_tf_random_generator()
-    model = make_model()
+    model = make_model(method)
     random = np.random.default_rng(4)
     x = random.normal(size=(22, 3)).astype("float32")
     whole = tf.data.Dataset.from_tensor_slices((x, x[:, :1] * x[:, 1:2]))
     callbacks = []
     if kill is not None:
         where, update = kill
-        if where == "inside" and METHOD == "exchange":
+        if where == "inside" and method == "exchange":
             die_inside_of_search_after(update, model)
         else:
             callbacks.append(DieAfter(update))
@@ -88,7 +88,7 @@ def train(run, kill=None):
         search_data=whole.batch(8),
         search_interval=3,
         max_evaluations=12,
-        checkpoint_dir=ROOT / run,
+        checkpoint_dir=ROOT / method / run,
         checkpoint_interval=2,
     )
     history = trainer.fit(
@@ -102,10 +102,13 @@ def train(run, kill=None):
         step: {**dataclasses.asdict(report), "seconds": 0}
         for step, report in trainer.reports.items()
     }
-    variables = [*model.variables, *model.optimizer.variables]
-    np.savez(ROOT / f"{run}.npz", *(tf.convert_to_tensor(v) for v in variables))
+    values = [
+        tf.convert_to_tensor(variable)
+        for variable in [*model.variables, *model.optimizer.variables]
+    ]
+    np.savez(ROOT / f"{method}_{run}.npz", *values)
     text = json.dumps([history.epoch, history.history, reports])
-    (ROOT / f"{run}.json").write_text(text)
+    (ROOT / f"{method}_{run}.json").write_text(text)
 
 
 # Children of one process, as importing TensorFlow takes longest.
@@ -121,19 +124,28 @@ def in_child(*arguments):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-assert in_child("whole") == 0
-for kill in (("before", 2), ("inside", 9), ("after", 16)):
-    assert in_child("killed", kill) == -signal.SIGKILL, kill
-assert in_child("killed") == 0
+for method in ("exchange", "sinkhorn"):
+    assert in_child(method, "whole") == 0
+    for kill in (("before", 2), ("inside", 9), ("after", 16)):
+        assert in_child(method, "killed", kill) == -signal.SIGKILL, kill
+    assert in_child(method, "killed") == 0
 """
 
 
-@pytest.mark.parametrize("method", ["exchange", "sinkhorn"])
-def test_training_killed_three_times_ends_as_one_that_was_not(method, tmp_path):
-    finished = run_script(SCRIPT, method, str(tmp_path))
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("trainings")
+    finished = run_script(SCRIPT, str(directory))
     assert finished.returncode == 0, finished.stderr
+    return directory
+
+
+@pytest.mark.parametrize("method", ["exchange", "sinkhorn"])
+def test_training_killed_three_times_ends_as_one_that_was_not(
+    method, directory
+):
     whole, killed = (
-        json.loads((tmp_path / f"{run}.json").read_text())
+        json.loads((directory / f"{method}_{run}.json").read_text())
         for run in ("whole", "killed")
     )
     assert killed == whole
@@ -144,7 +156,8 @@ def test_training_killed_three_times_ends_as_one_that_was_not(method, tmp_path):
         assert sorted(map(int, reports)) == [3, 6, 9, 12]
         assert any(report["moves"] for report in reports.values())
     whole, killed = (
-        np.load(tmp_path / f"{run}.npz") for run in ("whole", "killed")
+        np.load(directory / f"{method}_{run}.npz")
+        for run in ("whole", "killed")
     )
     assert whole.files == killed.files
     for name in whole.files:
