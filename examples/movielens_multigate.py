@@ -8,6 +8,7 @@ model: embeddings of 128, 16 experts, a gate and a tower for each task.
     python examples/movielens_multigate.py --gate comet
     python examples/movielens_multigate.py --compare
     python examples/movielens_multigate.py --gate hash --local-search exchange
+    python examples/movielens_multigate.py --cardinality-by 5
     python examples/movielens_multigate.py --smoke
 
 Trains with progress bars, prints a table of test results, writes plots,
@@ -100,12 +101,14 @@ def make_gate(
     permutation: keras_comet.ExpertPermutation | None,
 ) -> keras_comet.Gate:
     """One task's gate. All choose among 16 experts, at most 2 (Hash: 1)."""
+    # A cardinality target needs no entropy to settle the selectors.
+    entropy_weight = 0.0 if args.cardinality_by else args.entropy_weight
     if name == "comet":
         return keras_comet.COMETGate(
             NUM_EXPERTS,
             k=K,
             gamma=args.gamma,
-            entropy_weight=args.entropy_weight,
+            entropy_weight=entropy_weight,
             permutation=permutation,
         )
     if name == "dselect_k":
@@ -113,7 +116,7 @@ def make_gate(
             NUM_EXPERTS,
             k=K,
             gamma=args.gamma,
-            entropy_weight=args.entropy_weight,
+            entropy_weight=entropy_weight,
             permutation=permutation,
         )
     if name == "top_k":
@@ -167,17 +170,31 @@ def train(
     probe = {
         name: values[:4096] for name, values in data.validation.features.items()
     }
-    logger = keras_comet.GateSparsityLogger(directory / "logs", probe)
+    steers = args.cardinality_by and gate in ("comet", "dselect_k")
+    target = (
+        keras_comet.CardinalityTarget(by_epoch=args.cardinality_by)
+        if steers
+        else None
+    )
+    logger = keras_comet.GateSparsityLogger(
+        directory / "logs", probe, target=target
+    )
+    early_stopping = keras.callbacks.EarlyStopping(
+        "val_loss",
+        patience=4,
+        restore_best_weights=True,
+        # Weights from before the cap holds are not to be restored.
+        start_from_epoch=args.cardinality_by - 1 if steers else 0,
+    )
     callbacks = [
-        keras.callbacks.EarlyStopping(
-            "val_loss", patience=4, restore_best_weights=True
-        ),
+        *([target] if target else []),
+        early_stopping,
         keras.callbacks.TensorBoard(directory / "logs"),
         logger,
     ]
     if args.local_search != "off":
         search = keras_comet.LocalSearch(
-            data.train.batches(4 * BATCH), log_dir=directory / "logs"
+            data.train.batches(2 * BATCH), log_dir=directory / "logs"
         )
         callbacks.append(search)
     print(f"\n{gate}: training on {data.name}")
@@ -387,6 +404,14 @@ def main() -> None:
     )
     parser.add_argument(
         "--search-epochs", type=int, default=5, help="how long to search"
+    )
+    parser.add_argument(
+        "--cardinality-by",
+        type=int,
+        default=0,
+        metavar="EPOCH",
+        help="after how many epochs COMET and DSelect-k keep to 2 experts on "
+        "every row, instead of by --entropy-weight; 0: never",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", type=int, default=1, choices=(0, 1, 2))

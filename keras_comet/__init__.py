@@ -4,6 +4,7 @@
 from keras_comet import _keras  # noqa: F401
 from keras_comet import datasets
 from keras_comet._version import __version__
+from keras_comet.callbacks import CardinalityTarget
 from keras_comet.callbacks import GateSparsityLogger
 from keras_comet.export import export_saved_model
 from keras_comet.gates import COMETGate
@@ -29,6 +30,7 @@ from keras_comet.training import Trainer
 
 __all__ = [
     "COMETGate",
+    "CardinalityTarget",
     "CategoricalFeature",
     "DSelectKGate",
     "ExpertPermutation",

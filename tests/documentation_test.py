@@ -10,7 +10,11 @@ import keras_comet
 from keras_comet._keras import KERAS_3
 
 PACKAGE = pathlib.Path(keras_comet.__file__).parent
-DOCUMENTS = [*sorted(PACKAGE.rglob("*.py")), PACKAGE.parent / "README.md"]
+DOCUMENTS = [
+    *sorted(PACKAGE.rglob("*.py")),
+    PACKAGE.parent / "README.md",
+    PACKAGE.parent / "docs" / "guides" / "cardinality.md",
+]
 
 
 def examples():

@@ -23,8 +23,13 @@ ALLOWED = {
     "models": {"ops", "gates", "layers"},
     "optimizers": {"ops", "gates.base", "gates.expert_permutation"},
     "training": {"ops", "gates", "layers", "models", "metrics", "optimizers"},
-    "export": {"gates"},
-    "callbacks": {"metrics", "gates.base", "gates.observation"},
+    "export": {"gates", "layers"},
+    "callbacks": {
+        "metrics",
+        "gates.base",
+        "gates.observation",
+        "gates.smooth_step_gate",
+    },
     "testing": {"gates.base", "gates.expert_permutation"},
 }
 

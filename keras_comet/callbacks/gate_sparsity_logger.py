@@ -8,9 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
+from keras_comet.callbacks.cardinality_target import CardinalityTarget
 from keras_comet.callbacks.usage_heatmap import to_image
 from keras_comet.callbacks.usage_heatmap import usage_heatmap
 from keras_comet.gates.observation import observe_routing
+from keras_comet.gates.smooth_step_gate import SmoothStepGate
 from keras_comet.metrics import expert_usage
 from keras_comet.metrics import routing_statistics
 
@@ -28,7 +30,10 @@ class GateSparsityLogger(keras.callbacks.Callback):
     | `gates/<task>/expert_usage` | histogram of the experts' shares |
     | `gates/expert_usage` | image, tasks by experts |
 
-    `within_k` is there for gates that have a `k`. The step is the number of
+    `within_k` is there for gates that have a `k`. With a `CardinalityTarget`,
+    what it `describe`s of a gate is there as well: the cardinality that it
+    aims at beside the measured one, the width and pressure that it controls,
+    and since when the cap holds. The step is the number of
     finished epochs. Point TensorBoard at `log_dir`; the same directory as
     for `keras.callbacks.TensorBoard` shows both together. Training is not
     changed in any way, and nothing is added to the compiled model.
@@ -39,6 +44,8 @@ class GateSparsityLogger(keras.callbacks.Callback):
             dict, list or tuple of them; or a `tf.data.Dataset` of inputs or
             of `(inputs, ...)`, of which the first batch is used.
         frequency: int. Epochs from one entry to the next. Defaults to `1`.
+        target: the `CardinalityTarget` of the same training, before this
+            callback in the list. Defaults to `None`.
 
     Attributes:
         history: list of dict `{task: {statistic: float}}`, one entry each
@@ -75,6 +82,7 @@ class GateSparsityLogger(keras.callbacks.Callback):
         log_dir: str | os.PathLike[str],
         inputs: Any,
         frequency: int = 1,
+        target: CardinalityTarget | None = None,
     ) -> None:
         super().__init__()
         if frequency < 1:
@@ -92,6 +100,7 @@ class GateSparsityLogger(keras.callbacks.Callback):
                 ) from error
         self.log_dir = os.fspath(log_dir)
         self.frequency = frequency
+        self.target = target
         self.history: list[dict[str, dict[str, float]]] = []
         self.steps: list[int] = []
         self._inputs = _first_batch(inputs)
@@ -132,6 +141,10 @@ class GateSparsityLogger(keras.callbacks.Callback):
             }
             for task, (gate, weights) in observed.items()
         }
+        if self.target is not None:
+            for task, (gate, _) in observed.items():
+                if isinstance(gate, SmoothStepGate):
+                    statistics[task].update(self.target.describe(gate))
         self.history.append(statistics)
         self.steps.append(step)
         self._write(step, statistics, usage)

@@ -12,10 +12,12 @@ import tensorflow as tf
 
 from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
+from keras_comet.export.fold import folding_permutations
 from keras_comet.export.signature import call_by_names
 from keras_comet.export.signature import find_input_signature
 from keras_comet.export.signature import name_outputs
-from keras_comet.gates.base import Gate
+from keras_comet.gates.expert_permutation import ExpertPermutation
+from keras_comet.gates.smooth_step_gate import SmoothStepGate
 
 
 def export_saved_model(
@@ -23,13 +25,15 @@ def export_saved_model(
     path: str | os.PathLike[str],
     hard_routing: bool = False,
     input_signature: Mapping[str, tf.TensorSpec] | None = None,
+    fold: bool = False,
 ) -> str | os.PathLike[str]:
     """Writes a model as a SavedModel for TensorFlow Serving.
 
     The SavedModel has one signature, `"serving_default"`: inference on a
     batch of any size. Inputs and outputs have names, one output for each
     task. It needs neither this package nor Keras to load, holds no Python
-    function, and serving assigns no variable.
+    function, and serving assigns no variable. Nor does it search: every
+    permutation is a constant, one gather.
 
     The files are written beside `path` and moved there at the end: `path`
     holds a whole export or does not exist. For TensorFlow Serving, end it
@@ -40,14 +44,23 @@ def export_saved_model(
         path: str or path. A directory that does not exist yet.
         hard_routing: bool. Whether to switch the hard routing mode on, in the
             export alone, for all gates that have one (`COMETGate`,
-            `DSelectKGate`), so that no example gets more than k experts. The
-            other gates are as they always are. Defaults to `False`.
+            `DSelectKGate`), so that no example gets more than k experts. A
+            gate that routes hard in training does so here too. The other
+            gates are as they always are. Defaults to `False`.
         input_signature: dict from input name to `tf.TensorSpec`, the first
             axis of each `None`. Defaults to `None`: what the model's
             attribute `input_signature` says, or the inputs of a functional
             or Sequential model. Required for other models; they are called
             with arguments of these names if `call` has them, or else with
             one dict.
+        fold: bool. Whether to spare that gather as well, in the export alone:
+            where all gates of a mixture have one permutation, by the order
+            of the experts, elsewhere by the columns of a gate's kernel
+            (`TopKGate`, `SoftmaxGate`) or by its table (`HashGate`). Routing
+            weights that a mixture returns are still gathered. With its
+            columns in another order, `TopKGate` may choose another one of
+            equal logits. Do not use the model elsewhere meanwhile. Defaults
+            to `False`.
 
     Returns:
         `path`, as given.
@@ -55,7 +68,8 @@ def export_saved_model(
     Raises:
         ValueError: If something exists at `path`, the model is not built or
             no Keras model, inputs are not described or have a fixed batch
-            size, or outputs are no tensors.
+            size, outputs are no tensors, a permutation is still being
+            searched, or `fold=True` and one cannot be folded.
 
     Example:
 
@@ -92,7 +106,13 @@ def export_saved_model(
     # No number, which TensorFlow Serving would take for a version.
     partial = os.path.join(parent, f".{name}.partial-{uuid.uuid4().hex}")
     try:
-        with _routing_hard(model) if hard_routing else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            for layer in flatten_layers(model):
+                if isinstance(layer, ExpertPermutation):
+                    stack.enter_context(layer.as_constant())
+            stack.enter_context(_constant_routing(model, hard_routing))
+            if fold:
+                stack.enter_context(folding_permutations(model))
             archive = keras.export.ExportArchive()
             archive.track(model)
             archive.add_endpoint("serving_default", serve, [signature])
@@ -120,18 +140,13 @@ def _check_model(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _routing_hard(model: keras.Model) -> Iterator[None]:
-    """Switches hard routing on in all gates that can, and back again."""
-    gates = [
-        layer
-        for layer in flatten_layers(model)
-        if isinstance(layer, Gate) and hasattr(layer, "hard_routing")
-    ]
-    before = [gate.hard_routing for gate in gates]
-    try:
-        for gate in gates:
-            gate.hard_routing = True
+def _constant_routing(model: keras.Model, hard: bool) -> Iterator[None]:
+    """Keeps what steers training out of the graph, and routes hard if asked.
+
+    A gate that routes hard already does so in the export in any case.
+    """
+    with contextlib.ExitStack() as stack:
+        for layer in flatten_layers(model):
+            if isinstance(layer, SmoothStepGate):
+                stack.enter_context(layer.constant_routing(hard))
         yield
-    finally:
-        for gate, value in zip(gates, before, strict=True):
-            gate.hard_routing = value

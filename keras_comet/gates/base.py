@@ -92,6 +92,7 @@ class Gate(keras.layers.Layer):
             )
         self.num_experts = int(num_experts)
         self.permutation = permutation
+        self._leaves_order = False
         self.load_balance_weight = check_regularizer_weight(
             "load_balance_weight", load_balance_weight
         )
@@ -169,7 +170,7 @@ class Gate(keras.layers.Layer):
                 routing_inputs,
                 lambda: self.route(routing_inputs, False)[0],
             )
-        if self.permutation is None:
+        if self.permutation is None or self._leaves_order:
             routing_weights = tf.reduce_sum(selector_weights, axis=-2)
         else:
             routing_weights = self.permutation(selector_weights)
@@ -186,6 +187,16 @@ class Gate(keras.layers.Layer):
                 }
             )
         return routing_weights
+
+    @contextlib.contextmanager
+    def without_permutation(self) -> Iterator[None]:
+        """Returns the weights of outputs meanwhile, not those of experts."""
+        before = self._leaves_order
+        self._leaves_order = True
+        try:
+            yield
+        finally:
+            self._leaves_order = before
 
     def _add_penalties(
         self, penalties: dict[str, Callable[[], tf.Tensor]]

@@ -6,16 +6,13 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet import regularizers
-from keras_comet._keras import keras
 from keras_comet._keras import serializable
-from keras_comet.gates.base import Gate
 from keras_comet.gates.base import RegularizerWeight
 from keras_comet.gates.base import check_features
-from keras_comet.gates.base import check_gamma
-from keras_comet.gates.base import check_k
 from keras_comet.gates.base import check_regularizer_weight
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import small_logits
+from keras_comet.gates.smooth_step_gate import SmoothStepGate
 from keras_comet.ops import leaf_probabilities
 from keras_comet.ops import leaf_softmax
 from keras_comet.ops import smooth_step
@@ -23,7 +20,7 @@ from keras_comet.ops.linear import linear
 
 
 @serializable
-class COMETGate(Gate):
+class COMETGate(SmoothStepGate):
     """Selects experts with k binary trees; sparse once the trees settle.
 
     Each tree routes an example from its root to its leaves, which are the
@@ -54,12 +51,13 @@ class COMETGate(Gate):
         permutation: `ExpertPermutation`, or `None`: leaf i is expert i.
             Defaults to `None`.
         hard_routing: bool. Rounds every split to its nearer side, so that at
-            most k experts are selected always. Splits get no gradient then.
-            Change the attribute before the model is traced. Defaults to
-            `False`.
+            most k experts are selected always. Splits get no gradient then,
+            leaves and experts do. The attribute can be changed at any time.
+            Defaults to `False`.
         kernel_initializer: initializer of the split and leaf kernels, which
             it sees as matrices. Defaults to `None`: a spread of 0.2 gamma
-            (splits) and 0.2 (leaves) for features of unit variance.
+            (splits) and 0.2 (leaves) for features of unit variance, and
+            routing inputs of another scale are brought near it.
         bias_initializer: initializer of both biases. Defaults to `"zeros"`.
         **kwargs: `load_balance_weight` of `Gate`, and what a Keras layer
             takes.
@@ -69,6 +67,8 @@ class COMETGate(Gate):
         split_bias: variable `(k, num_experts - 1)`.
         leaf_kernel: variable `(features, k, num_experts)`, left to right.
         leaf_bias: variable `(k, num_experts)`.
+        relative_width: variable `()`. The smooth-step is `gamma` times this
+            wide: 1 at first, 0 for hard routing. See `CardinalityTarget`.
 
     Call arguments:
         routing_inputs: float tensor `(..., features)`.
@@ -95,7 +95,10 @@ class COMETGate(Gate):
     ```
     """
 
-    regularizer_weights = ("entropy_weight", *Gate.regularizer_weights)
+    regularizer_weights = (
+        "entropy_weight",
+        *SmoothStepGate.regularizer_weights,
+    )
 
     def __init__(
         self,
@@ -109,16 +112,19 @@ class COMETGate(Gate):
         bias_initializer: Any = "zeros",
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_experts, permutation=permutation, **kwargs)
-        self.k = check_k(k, num_experts)
-        self.gamma = check_gamma(gamma)
+        super().__init__(
+            num_experts,
+            k=k,
+            gamma=gamma,
+            hard_routing=hard_routing,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            permutation=permutation,
+            **kwargs,
+        )
         self.entropy_weight = check_regularizer_weight(
             "entropy_weight", entropy_weight
         )
-        self.hard_routing = hard_routing
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.num_selectors = k
 
     def build(self, input_shape: Any) -> None:
         depth = check_features(self, input_shape)
@@ -149,25 +155,11 @@ class COMETGate(Gate):
             routing_inputs, self.split_kernel, self.split_bias
         )
         leaf_logits = linear(routing_inputs, self.leaf_kernel, self.leaf_bias)
-        if self.hard_routing:
-            splits = tf.cast(split_logits >= 0.0, split_logits.dtype)
-        else:
-            splits = smooth_step(split_logits, self.gamma)
+        splits = self.choose(
+            soft=lambda width: smooth_step(split_logits, width),
+            hard=lambda: tf.cast(split_logits >= 0.0, split_logits.dtype),
+        )
         reached = leaf_probabilities(splits)
         return leaf_softmax(leaf_logits, reached), {
             "entropy_weight": lambda: regularizers.entropy(reached)
-        }
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "k": self.k,
-            "gamma": self.gamma,
-            "hard_routing": self.hard_routing,
-            "kernel_initializer": keras.initializers.serialize(
-                self.kernel_initializer
-            ),
-            "bias_initializer": keras.initializers.serialize(
-                self.bias_initializer
-            ),
         }

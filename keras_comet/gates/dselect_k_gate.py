@@ -9,14 +9,12 @@ import tensorflow as tf
 from keras_comet import regularizers
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
-from keras_comet.gates.base import Gate
 from keras_comet.gates.base import RegularizerWeight
 from keras_comet.gates.base import check_features
-from keras_comet.gates.base import check_gamma
-from keras_comet.gates.base import check_k
 from keras_comet.gates.base import check_regularizer_weight
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import small_logits
+from keras_comet.gates.smooth_step_gate import SmoothStepGate
 from keras_comet.ops import smooth_step
 from keras_comet.ops.binary_codes import code_probabilities
 from keras_comet.ops.linear import linear
@@ -26,7 +24,7 @@ _NO_MASS = 1e-30
 
 
 @serializable
-class DSelectKGate(Gate):
+class DSelectKGate(SmoothStepGate):
     """Selects experts with k binary codes; sparse once their digits settle.
 
     Each selector holds m = ceil(log2 n) smooth-steps, the digits of the code
@@ -59,11 +57,12 @@ class DSelectKGate(Gate):
         permutation: `ExpertPermutation`, or `None`. Defaults to `None`.
         hard_routing: bool. Each selector keeps its likeliest expert alone, so
             that at most k experts are selected always. Digits get no gradient
-            then. Change the attribute before the model is traced. Defaults
-            to `False`.
+            then, mixture and experts do. The attribute can be changed at any
+            time. Defaults to `False`.
         kernel_initializer: initializer of both kernels. Defaults to `None`: a
             spread of 0.2 gamma (digits) and 0.2 (mixture) for features of
-            unit variance.
+            unit variance, and routing inputs of another scale are brought
+            near it.
         bias_initializer: initializer of both biases. Defaults to `None`:
             digits within 0.01 gamma of undecided, as published, and zeros
             for the mixture.
@@ -75,6 +74,8 @@ class DSelectKGate(Gate):
         selector_bias: variable `(k, m)`.
         weight_kernel: variable `(features, k)`.
         weight_bias: variable `(k,)`. The static form has only the biases.
+        relative_width: variable `()`. The smooth-step is `gamma` times this
+            wide: 1 at first, 0 for hard routing. See `CardinalityTarget`.
 
     Call arguments:
         routing_inputs: float tensor `(..., features)`.
@@ -104,7 +105,7 @@ class DSelectKGate(Gate):
     regularizer_weights = (
         "entropy_weight",
         "penalty_weight",
-        *Gate.regularizer_weights,
+        *SmoothStepGate.regularizer_weights,
     )
 
     def __init__(
@@ -121,9 +122,16 @@ class DSelectKGate(Gate):
         bias_initializer: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_experts, permutation=permutation, **kwargs)
-        self.k = check_k(k, num_experts)
-        self.gamma = check_gamma(gamma)
+        super().__init__(
+            num_experts,
+            k=k,
+            gamma=gamma,
+            hard_routing=hard_routing,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            permutation=permutation,
+            **kwargs,
+        )
         self.entropy_weight = check_regularizer_weight(
             "entropy_weight", entropy_weight
         )
@@ -131,10 +139,6 @@ class DSelectKGate(Gate):
             "penalty_weight", penalty_weight
         )
         self.example_conditioned = example_conditioned
-        self.hard_routing = hard_routing
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.num_selectors = k
 
     @property
     def num_digits(self) -> int:
@@ -183,7 +187,12 @@ class DSelectKGate(Gate):
             leading = tf.zeros_like(routing_inputs[..., :1])
             digit_logits = leading[..., tf.newaxis] + self.selector_bias
             weight_logits = leading + self.weight_bias
-        codes = code_probabilities(smooth_step(digit_logits, self.gamma))
+        # Hard routing compares codes at the full width: at none, all tie.
+        digits = self.choose(
+            soft=lambda width: smooth_step(digit_logits, width),
+            hard=lambda: smooth_step(digit_logits, self.gamma),
+        )
+        codes = code_probabilities(digits)
         weights = tf.nn.softmax(weight_logits)[..., tf.newaxis]
         reachable = codes[..., : self.num_experts]
         penalties = {"entropy_weight": lambda: regularizers.entropy(reachable)}
@@ -192,9 +201,11 @@ class DSelectKGate(Gate):
             penalties["penalty_weight"] = lambda: (
                 regularizers.unreachable_codes(mass)
             )
-        if self.hard_routing:
-            return weights * self._harden(codes), penalties
-        return self._renormalize(weights, codes), penalties
+        selector_weights = self.choose(
+            soft=lambda _: self._renormalize(weights, codes),
+            hard=lambda: weights * self._harden(codes),
+        )
+        return selector_weights, penalties
 
     def _renormalize(self, weights: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
         selector_weights = weights * codes[..., : self.num_experts]
@@ -228,17 +239,11 @@ class DSelectKGate(Gate):
         folded = codes[..., :half] + tf.pad(unreachable, padding)
         return tf.concat([folded, codes[..., half : self.num_experts]], axis=-1)
 
+    def _counts_on_scale(self) -> bool:
+        return self.example_conditioned and super()._counts_on_scale()
+
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "k": self.k,
-            "gamma": self.gamma,
             "example_conditioned": self.example_conditioned,
-            "hard_routing": self.hard_routing,
-            "kernel_initializer": keras.initializers.serialize(
-                self.kernel_initializer
-            ),
-            "bias_initializer": keras.initializers.serialize(
-                self.bias_initializer
-            ),
         }

@@ -109,7 +109,8 @@ class ExpertPermutation(keras.layers.Layer):
         self.settled = self._add_state(
             "settled", np.array(True), "bool", trainable=False
         )
-        self._is_constant = False
+        # While a constant: which output each expert takes, for each row.
+        self._constant: np.ndarray[Any, Any] | None = None
         _permutations.add(self)
 
     def _add_state(
@@ -129,33 +130,39 @@ class ExpertPermutation(keras.layers.Layer):
 
     def call(self, selector_weights: tf.Tensor) -> tf.Tensor:
         self.check_selectors(selector_weights.shape[-2])
+        if self._constant is not None and is_identity(self._constant):
+            return tf.reduce_sum(selector_weights, axis=-2)
         if self.num_permutations == 1:
             selector_weights = tf.reduce_sum(
                 selector_weights, axis=-2, keepdims=True
             )
-        if self._is_constant:
-            return self._gather(selector_weights)
+        if self._constant is not None:
+            return self._gather(selector_weights, list(self._constant))
         return tf.cond(
             tf.convert_to_tensor(self.settled),
             lambda: _with_zero_gradient(
-                self._gather(selector_weights),
+                self._gather(selector_weights, self._invert()),
                 tf.convert_to_tensor(self.permutation_weights),
             ),
             lambda: self._multiply(selector_weights),
         )
 
-    def _gather(self, selector_weights: tf.Tensor) -> tf.Tensor:
+    def _invert(self) -> list[tf.Tensor]:
+        """Expert e takes the output i with assignment[i] == e."""
         assignment = tf.convert_to_tensor(self.assignment)
-        # Expert e takes the output i with assignment[i] == e.
+        return [
+            tf.math.invert_permutation(order)
+            for order in tf.unstack(assignment)
+        ]
+
+    def _gather(
+        self, selector_weights: tf.Tensor, inverses: list[Any]
+    ) -> tf.Tensor:
         return tf.add_n(
             [
-                tf.gather(
-                    weights,
-                    tf.math.invert_permutation(assignment[index]),
-                    axis=-1,
-                )
-                for index, weights in enumerate(
-                    tf.unstack(selector_weights, axis=-2)
+                tf.gather(weights, inverse, axis=-1)
+                for weights, inverse in zip(
+                    tf.unstack(selector_weights, axis=-2), inverses, strict=True
                 )
             ]
         )
@@ -169,7 +176,7 @@ class ExpertPermutation(keras.layers.Layer):
 
     def is_searching(self) -> tf.Tensor | bool:
         """Whether P is not settled, so that zero weights need gradients."""
-        if self._is_constant:
+        if self._constant is not None:
             return False
         return tf.logical_not(tf.convert_to_tensor(self.settled))
 
@@ -194,6 +201,9 @@ class ExpertPermutation(keras.layers.Layer):
     def as_constant(self) -> Iterator[None]:
         """Leaves the search out of graphs traced meanwhile, as for serving.
 
+        They hold the assignment of now as a constant, and the identity not
+        at all.
+
         Raises:
             ValueError: If the permutation is not settled.
         """
@@ -203,12 +213,13 @@ class ExpertPermutation(keras.layers.Layer):
                 "Train until the search is over, or end it here by "
                 "`permutation.settle()`."
             )
-        before = self._is_constant
-        self._is_constant = True
+        before = self._constant
+        assignment = tf.convert_to_tensor(self.assignment).numpy()
+        self._constant = np.argsort(assignment, axis=-1)
         try:
             yield
         finally:
-            self._is_constant = before
+            self._constant = before
 
     def check_selectors(self, num_selectors: int) -> None:
         """Raises a ValueError unless it suits a gate of so many selectors."""
@@ -238,6 +249,12 @@ def _with_zero_gradient(used: tf.Tensor, unused: tf.Tensor) -> Any:
         return upstream, tf.zeros_like(unused)
 
     return tf.identity(used), backpropagate
+
+
+def is_identity(orders: Any) -> bool:
+    """Whether permutations `(num_permutations, n)` all move nothing."""
+    orders = np.asarray(orders)
+    return bool((orders == np.arange(orders.shape[-1])).all())
 
 
 def nearest_permutations(permutation_weights: Any) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """Looks at the routing weights of every gate in a model."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -103,14 +104,15 @@ def observe_routing(
             "routing weights to return. Expected: a model that contains at "
             "least one keras_comet.Gate, outside of any @tf.function."
         )
-    labels = _unique_labels([gate for gate, _ in calls.values()])
+    labels = unique_labels([gate for gate, _ in calls.values()])
     return {
         label: (gate, _join(weights))
         for label, (gate, weights) in zip(labels, calls.values(), strict=True)
     }
 
 
-def _unique_labels(gates: list[Gate]) -> list[str]:
+def unique_labels(gates: Sequence[Gate]) -> list[str]:
+    """Names gates by task, or name, and tells equal ones apart."""
     labels = [gate.task or gate.name for gate in gates]
     unique: list[str] = []
     for label, gate in zip(labels, gates, strict=True):

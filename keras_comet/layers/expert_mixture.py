@@ -1,13 +1,17 @@
 """What both mixtures share: running experts on the rows routed to them."""
 
+import contextlib
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
 from keras_comet.gates.base import Gate
+from keras_comet.gates.base import any_searching
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.ops import combine
 from keras_comet.ops import dispatch
@@ -47,6 +51,8 @@ class ExpertMixture(keras.layers.Layer):
             experts = _check_experts(experts)
         self.experts = experts
         self.dispatch = dispatch
+        # The expert at each output of the gates, while experts are in order.
+        self._order: np.ndarray[Any, Any] | None = None
 
     @property
     def num_experts(self) -> int:
@@ -54,6 +60,42 @@ class ExpertMixture(keras.layers.Layer):
         if isinstance(self.experts, StackedDenseExperts):
             return self.experts.num_experts
         return len(self.experts)
+
+    def list_gates(self) -> list[Gate]:
+        """Lists the gates that choose among the experts."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def ordering_experts(self, order: np.ndarray[Any, Any]) -> Iterator[None]:
+        """Does without the gates' permutation meanwhile, by ordering experts.
+
+        Args:
+            order: int array `(num_experts,)`: the one that all gates have.
+        """
+        self._order = order
+        try:
+            if isinstance(self.experts, StackedDenseExperts):
+                with self.experts.ordered(order):
+                    yield
+            else:
+                yield
+        finally:
+            self._order = None
+
+    def call_gate(
+        self, gate: Gate, routing_inputs: Any, training: bool | None
+    ) -> tf.Tensor:
+        """Returns routing weights, in the order that experts are in."""
+        if self._order is None:
+            return gate(routing_inputs, training=training)
+        with gate.without_permutation():
+            return gate(routing_inputs, training=training)
+
+    def by_expert(self, routing_weights: tf.Tensor) -> tf.Tensor:
+        """Brings what `call_gate` returned into the order of `experts`."""
+        if self._order is None:
+            return routing_weights
+        return tf.gather(routing_weights, np.argsort(self._order), axis=-1)
 
     def check_gate(self, gate: Any, label: str) -> None:
         """Raises a ValueError unless the gate chooses among these experts."""
@@ -146,7 +188,6 @@ class ExpertMixture(keras.layers.Layer):
         features: tf.Tensor,
         routing_weights: list[tf.Tensor],
         training: bool,
-        searching: tf.Tensor | bool,
     ) -> list[tf.Tensor]:
         """Mixes the experts' outputs by each of several routing weights.
 
@@ -154,8 +195,6 @@ class ExpertMixture(keras.layers.Layer):
             features: tensor `(*leading, ...)`.
             routing_weights: list of tensors `(*leading, num_experts)`.
             training: bool. Whether the experts are trained.
-            searching: bool, or bool tensor. Whether weights that are zero
-                need a gradient, which takes all experts.
 
         Returns:
             A list of tensors `(*leading, *expert_output_shape)`.
@@ -172,7 +211,7 @@ class ExpertMixture(keras.layers.Layer):
         # As many as there are rows: one row of weights must not broadcast.
         shape = [tf.shape(rows)[0], self.num_experts]
         weights = [tf.reshape(each, shape) for each in routing_weights]
-        mixtures = self._mix_rows(rows, weights, training, searching)
+        mixtures = self._mix_rows(rows, weights, training)
         return [
             tf.ensure_shape(
                 tf.reshape(
@@ -188,12 +227,13 @@ class ExpertMixture(keras.layers.Layer):
         rows: tf.Tensor,
         weights: list[tf.Tensor],
         training: bool,
-        searching: tf.Tensor | bool,
     ) -> list[tf.Tensor]:
         if rows.shape[0] == 0:
             # Convolutions return another shape than they should, or abort.
             empty = tf.zeros([0, *self._output_shape], self.compute_dtype)
             return [empty] * len(weights)
+        # Then weights that are zero need a gradient, which takes all experts.
+        searching = any_searching(self.list_gates())
         if is_recalling():
             return self._mix_recalled(rows, weights, searching)
         # XLA cannot compile a number of rows that depends on the data.
@@ -330,18 +370,23 @@ class ExpertMixture(keras.layers.Layer):
         )
 
     def _call_expert(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
-        return tf.cast(self.experts[expert](rows), self.compute_dtype)
+        output = self.experts[self._at(expert)](rows)
+        return tf.cast(output, self.compute_dtype)
+
+    def _at(self, output: int) -> int:
+        """The expert that an output of the gates goes to."""
+        return output if self._order is None else int(self._order[output])
 
     def _call_expert_in_branch(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
         """Calls an expert where losses that it adds could not get out."""
-        layer = self.experts[expert]
+        layer = self.experts[self._at(expert)]
         num_losses = len(layer.losses)
         output = self._call_expert(expert, rows)
         if len(layer.losses) > num_losses:
             raise ValueError(
-                f"Expert {expert} ({layer.name}) adds a loss when it is "
-                "called (an activity regularizer, for example), which depends "
-                "on the rows that it sees. Received: "
+                f"Expert {self._at(expert)} ({layer.name}) adds a loss when "
+                "it is called (an activity regularizer, for example), which "
+                "depends on the rows that it sees. Received: "
                 f"dispatch={self.dispatch!r}. Use dispatch='dense', where it "
                 "sees all rows."
             )

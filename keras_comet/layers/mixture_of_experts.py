@@ -7,7 +7,6 @@ from typing import Any
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.base import Gate
-from keras_comet.gates.base import any_searching
 from keras_comet.layers.expert_mixture import ExpertMixture
 from keras_comet.layers.expert_mixture import check_leading_axes
 from keras_comet.layers.expert_mixture import split_inputs
@@ -85,6 +84,9 @@ class MixtureOfExperts(ExpertMixture):
         self.check_gate(gate, "a gate")
         self.gate = gate
 
+    def list_gates(self) -> list[Gate]:
+        return [self.gate]
+
     def build(self, input_shape: Any) -> None:
         features_shape, routing_shape = split_shapes(input_shape)
         given = routing_shape is not None
@@ -112,15 +114,14 @@ class MixtureOfExperts(ExpertMixture):
         features, routing_inputs = split_inputs(inputs)
         if routing_inputs is None:
             routing_inputs = features
-        routing_weights = self.gate(routing_inputs, training=training)
+        routing_weights = self.call_gate(self.gate, routing_inputs, training)
         [mixture] = self.mix(
             features,
             [routing_weights],
             bool(training),
-            any_searching([self.gate]),
         )
         if return_routing_weights:
-            return mixture, routing_weights
+            return mixture, self.by_expert(routing_weights)
         return mixture
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:

@@ -7,7 +7,6 @@ from typing import Any
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.base import Gate
-from keras_comet.gates.base import any_searching
 from keras_comet.layers.expert_mixture import ExpertMixture
 from keras_comet.layers.expert_mixture import check_leading_axes
 from keras_comet.layers.expert_mixture import split_inputs
@@ -94,6 +93,9 @@ class MultiGateMixtureOfExperts(ExpertMixture):
             gate.task = task
         self.gates = dict(gates)
 
+    def list_gates(self) -> list[Gate]:
+        return list(self.gates.values())
+
     def build(self, input_shape: Any) -> None:
         features_shape, routing_shape = split_shapes(input_shape)
         for task, gate in self.gates.items():
@@ -126,18 +128,20 @@ class MultiGateMixtureOfExperts(ExpertMixture):
             routing_inputs = features
         by_task = self._by_task(routing_inputs)
         routing_weights = {
-            task: gate(by_task[task], training=training)
+            task: self.call_gate(gate, by_task[task], training)
             for task, gate in self.gates.items()
         }
         mixtures = self.mix(
             features,
             list(routing_weights.values()),
             bool(training),
-            any_searching(self.gates.values()),
         )
         outputs = dict(zip(routing_weights, mixtures, strict=True))
         if return_routing_weights:
-            return outputs, routing_weights
+            return outputs, {
+                task: self.by_expert(weights)
+                for task, weights in routing_weights.items()
+            }
         return outputs
 
     def _by_task(self, routing_inputs: Any) -> dict[str, Any]:

@@ -107,26 +107,27 @@ class _Search:
         ]
         self._max_evaluations = max_evaluations
         self._max_seconds = max_seconds
+        # What the search leaves behind, also when it is interrupted.
+        self._best = [np.array(each.assignment) for each in permutations]
         self._evaluations = -1  # the loss at the start is no candidate's
         self._begin = time.monotonic()
         self._budget_ended = False
         self._has_descended = False
 
     def run(self) -> SearchReport:
-        orders = [np.array(each.assignment) for each in self._permutations]
         loss = loss_before = float(self._compute_loss())
         moves = 0
         all_tried = False
         try:
             while math.isfinite(loss) and not (all_tried or self._budget_ended):
-                better = self._find_better(orders, loss)
+                better = self._find_better(loss)
                 if better is None:
                     all_tried = not self._budget_ended
                 else:
-                    orders, loss = better
+                    loss = better
                     moves += 1
         finally:
-            self._settle(orders)
+            self._settle(self._best)
         return SearchReport(
             loss_before=loss_before,
             loss_after=loss,
@@ -136,22 +137,27 @@ class _Search:
             seconds=time.monotonic() - self._begin,
         )
 
-    def _find_better(
-        self, orders: Orders, loss: float
-    ) -> tuple[Orders, float] | None:
-        """The best of the first few candidates among which one improves."""
+    def _find_better(self, loss: float) -> float | None:
+        """Takes the best of the first few candidates that improve, if any.
+
+        Returns:
+            The loss there, or `None` if none improves or the budget ended.
+        """
+        if self._must_stop():
+            return None
         bound = loss - _SMALLEST_GAIN * abs(loss)
-        for few in self._candidates(orders):
-            best = None
+        improved = False
+        for few in self._candidates(self._best):
             for candidate in few:
                 if self._must_stop():
                     break
                 self._use(candidate)
                 value = float(self._compute_loss())
                 if value < bound:
-                    best, bound = candidate, value
-            if best is not None:
-                return best, bound
+                    self._best, bound = candidate, value
+                    improved = True
+            if improved:
+                return bound
             if self._budget_ended:
                 break
         return None

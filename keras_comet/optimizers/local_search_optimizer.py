@@ -278,13 +278,14 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
                 ],
                 **kwargs,
             )
-        self.inner_optimizer.apply_gradients(
-            [
-                (by_variable[id(each)], each)
-                for each in self._without_permutations(variables)
-            ],
-            **kwargs,
-        )
+        others = self._without_permutations(variables)
+        if others:
+            self.inner_optimizer.apply_gradients(
+                [(by_variable[id(each)], each) for each in others], **kwargs
+            )
+        else:
+            # It counts the updates, but does nothing without variables.
+            self.inner_optimizer.iterations.assign_add(1)
         if self._sinkhorn is not None:
             self._sinkhorn.move_permutations(self._permutations)
 

@@ -177,6 +177,26 @@ def test_training_is_the_same_with_and_without(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_target_is_shown_beside_the_measured_cardinality(tmp_path):
+    model = make_model()
+    target = keras_comet.CardinalityTarget(by_epoch=2)
+    logger = GateSparsityLogger(tmp_path, PROBE, target=target)
+    model.fit(FEATURES, LABELS, epochs=3, verbose=0, callbacks=[target, logger])
+    events = read_events(tmp_path)
+    # 2 experts of 5, on the straight line of logarithms.
+    for step, expected in enumerate([5.0, 10.0**0.5, 2.0, 2.0]):
+        found = events["gates/buy/target_cardinality"][step]
+        assert found == pytest.approx(expected, rel=1e-5)
+    for step, cardinality in events["gates/buy/cardinality"].items():
+        assert (cardinality <= 2.0) or step < 2
+    widths = events["gates/buy/relative_width"]
+    assert widths[0] == 1.0 and widths[2] == widths[3] == 0.0
+    held = events["gates/buy/held_since"]
+    assert np.isnan(held[0]) and held[3] <= 2.0
+    assert events["gates/buy/within_k"][2] == 1.0
+    assert "gates/see/target_cardinality" not in events
+
+
 def test_frequency_skips_epochs_and_steps_go_on_when_resumed(tmp_path):
     model = make_model()
     logger = GateSparsityLogger(tmp_path, PROBE, frequency=2)

@@ -17,6 +17,7 @@ def test_smoke_run_prints_a_table_and_serves(tmp_path):
             str(script),
             "--smoke",
             "--verbose=0",
+            "--cardinality-by=1",
             f"--output-dir={tmp_path}",
         ],
         check=True,
@@ -25,6 +26,7 @@ def test_smoke_run_prints_a_table_and_serves(tmp_path):
         env=environment,
     ).stdout
     assert "| comet |" in output
+    assert "| 100.0% |" in output
     assert "largest difference to Keras" in output
     for name in ("learning_curves.png", "expert_usage.png"):
         assert (tmp_path / name).stat().st_size > 10_000

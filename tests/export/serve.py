@@ -9,6 +9,7 @@ and the graphs reachable from them hold.
     python -I serve.py CASES.json REPORT.json
 """
 
+import collections
 import json
 import os
 import sys
@@ -31,12 +32,12 @@ import tensorflow as tf  # noqa: E402
 
 
 def find_reachable(graph_def, outputs):
-    """Op types that run for these output tensors, functions included."""
+    """Counts ops by type that run for these outputs, functions included."""
     nodes = {node.name: node for node in graph_def.node}
     functions = {
         each.signature.name: each for each in graph_def.library.function
     }
-    ops = set()
+    ops = collections.Counter()
     seen_functions = set()
     seen = set()
     waiting = [name.partition(":")[0] for name in outputs]
@@ -49,7 +50,7 @@ def find_reachable(graph_def, outputs):
             waiting.extend(nodes[name].input)
     while bodies:
         node = bodies.pop()
-        ops.add(node.op)
+        ops[node.op] += 1
         called = [node.op]
         for value in node.attr.values():
             called.append(value.func.name)
@@ -83,7 +84,7 @@ def serve(case):
                 for name, info in signature.inputs.items()
             },
             "outputs": sorted(signature.outputs),
-            "ops": sorted(find_reachable(loaded.graph_def, tensors.values())),
+            "ops": find_reachable(loaded.graph_def, tensors.values()),
         }
 
 

@@ -104,7 +104,7 @@ def test_variables_have_the_documented_shapes():
         "leaf_kernel": (4, 3, 5),
         "leaf_bias": (3, 5),
     }
-    assert len(gate.weights) == 4
+    assert len(gate.trainable_weights) == 4
 
 
 def test_trace_is_small():

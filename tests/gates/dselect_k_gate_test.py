@@ -53,7 +53,7 @@ def test_static_form_routes_every_example_alike(n):
     digits, mixture = logits(x)
     expected = reference.dselect_k(digits[0], mixture[0], n, 3.0)
     np.testing.assert_allclose(gate(x), np.tile(expected, (5, 1)), atol=2e-6)
-    assert len(gate.weights) == 2
+    assert len(gate.trainable_weights) == 2
     assert tuple(gate.selector_bias.shape) == (2, gate.num_digits)
     assert tuple(gate.weight_bias.shape) == (2,)
 

@@ -3,7 +3,9 @@ import pytest
 import tensorflow as tf
 
 import keras_comet
+from keras_comet.gates.expert_permutation import find_permutations
 from tests.helpers import rows
+from tests.helpers import variables
 
 
 def test_starts_as_the_identity():
@@ -53,13 +55,16 @@ def test_assigning_changes_every_gate_that_shares_it_at_once():
 def test_settled_no_gradient_is_lost():
     permutation = keras_comet.ExpertPermutation(4)
     permutation.assignment.assign([[3, 0, 2, 1]])
+    [searched] = variables(permutation.trainable_weights)
     weights = tf.constant(rows(3, 2, 4))
     direction = rows(3, 4, seed=1)
     with tf.GradientTape() as tape:
         tape.watch(weights)
         value = tf.reduce_sum(permutation(weights) * direction)
+    found, of_search = tape.gradient(value, [weights, searched])
     expected = np.repeat(direction[:, np.newaxis, [3, 0, 2, 1]], 2, axis=1)
-    np.testing.assert_allclose(tape.gradient(value, weights), expected)
+    np.testing.assert_allclose(found, expected)
+    np.testing.assert_array_equal(of_search, np.zeros([1, 4, 4]))
 
 
 @pytest.mark.parametrize(
@@ -77,3 +82,98 @@ def test_other_number_of_selectors_raises():
         keras_comet.TopKGate(4, k=2, permutation=permutation)(rows(2, 4))
     with pytest.raises(ValueError, match="2 selectors.*num_permutations=3"):
         permutation(tf.zeros([5, 2, 4]))
+
+
+def soft(matrices):
+    matrices = np.asarray(matrices, "float32")
+    permutation = keras_comet.ExpertPermutation(matrices.shape[-1])
+    if len(matrices) > 1:
+        permutation = keras_comet.ExpertPermutation(
+            matrices.shape[-1], len(matrices)
+        )
+    permutation.permutation_weights.assign(matrices)
+    permutation.settled.assign(False)
+    return permutation
+
+
+@pytest.mark.parametrize("num_permutations", [1, 2])
+def test_soft_permutation_is_a_matrix_product(num_permutations):
+    matrices = np.abs(rows(num_permutations, 4, 4, seed=1))
+    permutation = soft(matrices)
+    assert bool(permutation.is_searching())
+    weights = rows(3, 2, 4)
+    expected = sum(
+        weights[:, j] @ matrices[j % num_permutations] for j in range(2)
+    )
+    for call in (permutation, tf.function(permutation)):
+        np.testing.assert_allclose(
+            call(tf.constant(weights)), expected, atol=1e-6
+        )
+
+
+def test_settles_at_the_nearest_permutation_once():
+    permutation = soft([[[0.6, 0.3, 0.1], [0.5, 0.1, 0.4], [0.1, 0.3, 0.6]]])
+    # Totals: 0.6 + 0.1 + 0.6 = 1.3, and 0.3 + 0.5 + 0.6 = 1.4.
+    permutation.settle()
+    np.testing.assert_array_equal(permutation.assignment, [[1, 0, 2]])
+    np.testing.assert_array_equal(
+        np.array(permutation.permutation_weights), [np.eye(3)[[1, 0, 2]]]
+    )
+    assert not bool(permutation.is_searching())
+    permutation.assignment.assign([[2, 1, 0]])
+    permutation.settle()
+    np.testing.assert_array_equal(permutation.assignment, [[2, 1, 0]])
+    permutation.settle([[0, 2, 1]])
+    np.testing.assert_array_equal(permutation.assignment, [[0, 2, 1]])
+    np.testing.assert_array_equal(
+        np.array(permutation.permutation_weights), [np.eye(3)[[0, 2, 1]]]
+    )
+
+
+def op_types(function, *inputs):
+    graph = tf.function(function).get_concrete_function(*inputs).graph
+    return {op.type for op in graph.get_operations()}
+
+
+def test_constant_permutation_is_one_gather_or_nothing():
+    permutation = keras_comet.ExpertPermutation(4)
+    weights = tf.constant(rows(3, 2, 4))
+    assert "If" in op_types(permutation, weights) or (
+        "StatelessIf" in op_types(permutation, weights)
+    )
+    forbidden = {"If", "StatelessIf", "Einsum", "MatMul", "ReadVariableOp"}
+    with permutation.as_constant():
+        assert permutation.is_searching() is False
+        # The identity.
+        found = op_types(lambda x: permutation(x), weights)
+        assert not found & (forbidden | {"GatherV2"})
+        np.testing.assert_allclose(
+            permutation(weights), weights.numpy().sum(1), atol=1e-6
+        )
+    permutation.assignment.assign([[3, 0, 2, 1]])
+    with permutation.as_constant():
+        found = op_types(lambda x: permutation(x), weights)
+        assert not found & (forbidden | {"InvertPermutation"})
+        assert "GatherV2" in found
+        np.testing.assert_allclose(
+            permutation(weights).numpy()[:, [3, 0, 2, 1]],
+            weights.numpy().sum(1),
+            atol=1e-6,
+        )
+    assert op_types(lambda x: permutation(x), weights) & {"If", "StatelessIf"}
+
+
+def test_permutation_being_searched_is_no_constant():
+    permutation = soft([np.full((2, 2), 0.5)])
+    with pytest.raises(ValueError, match="still being searched.*settle"):
+        with permutation.as_constant():
+            pass
+
+
+def test_find_permutations_goes_by_their_variables():
+    permutations = [keras_comet.ExpertPermutation(3) for _ in range(3)]
+    gate = keras_comet.TopKGate(3, permutation=permutations[2])
+    gate.build((None, 4))
+    given = [*gate.trainable_weights, permutations[0].permutation_weights]
+    found = find_permutations(given)
+    assert [id(p) for p in found] == [id(permutations[2]), id(permutations[0])]

@@ -353,3 +353,41 @@ def test_one_expert_is_that_expert(gate_class, dispatch):
     )
     x = tf.constant(rows(7, 6))
     np.testing.assert_allclose(moe(x), expert(x), atol=1e-6)
+
+
+@pytest.mark.parametrize("dispatch", DISPATCHES)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_weights_of_zero_get_gradients_while_searching(dispatch, compiled):
+    order = np.array([2, 0, 3, 1])
+    permutation = keras_comet.ExpertPermutation(4)
+    permutation.settle([order])
+    permutation.settled.assign(False)
+    gate = keras_comet.TopKGate(4, k=2, permutation=permutation)
+    experts = [keras.layers.Dense(3, use_bias=False) for _ in range(4)]
+    moe = keras_comet.MixtureOfExperts(experts, gate, dispatch)
+    x, direction = rows(6, 5), rows(6, 3, seed=1)
+    moe(x)
+    [searched] = variables([permutation.permutation_weights])
+
+    def find():
+        def loss():
+            return tf.reduce_sum(moe(tf.constant(x)) * direction)
+
+        return gradients(loss, [searched])[1]
+
+    [found] = (tf.function(find) if compiled else find)()
+    # y = sum_e g_e f_e / sum_e g_e with g = G P: by the quotient rule
+    # dL/dP[i, e] = sum_b G_bi (L_be - sum_e' g_be' L_be').
+    logits = x @ np.array(gate.kernel)
+    routed = np.zeros((6, 4))
+    for row, each in enumerate(logits):
+        top = np.argsort(-each)[:2]
+        routed[row, top] = np.exp(each[top]) / np.exp(each[top]).sum()
+    worth = np.stack(
+        [((x @ np.array(e.kernel)) * direction).sum(1) for e in experts], 1
+    )
+    by_expert = np.zeros((6, 4))
+    by_expert[:, order] = routed
+    mean = (by_expert * worth).sum(axis=1, keepdims=True)
+    expected = routed.T @ (worth - mean)
+    np.testing.assert_allclose(np.array(found)[0], expected, atol=1e-5)

@@ -1,0 +1,228 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_comet
+from keras_comet._keras import keras
+from tests import reference
+from tests.gates.comet_gate_test import make_gate
+from tests.helpers import gradients
+from tests.helpers import rows
+from tests.helpers import variables
+
+GATES = [keras_comet.COMETGate, keras_comet.DSelectKGate]
+STATE = {
+    "relative_width",
+    "balance_pressure",
+    "input_scale",
+    "recent_cardinality",
+    "recent_usage",
+}
+
+
+def settled_share(gate, x):
+    """Share of splits, or digits, without a gradient."""
+    names = {
+        keras_comet.COMETGate: ("split_kernel", "split_bias"),
+        keras_comet.DSelectKGate: ("selector_kernel", "selector_bias"),
+    }[type(gate)]
+    kernel, bias = (np.asarray(getattr(gate, name)) for name in names)
+    logits = np.einsum("bd,dki->bki", x, kernel) + bias
+    return np.mean(np.abs(logits) >= gate.gamma / 2)
+
+
+@pytest.mark.parametrize("relative_width", [0.25, 4.0])
+def test_relative_width_multiplies_gamma(relative_width):
+    gate, weights = make_gate(6, gamma=3.0)
+    gate.relative_width.assign(relative_width)
+    x = rows(6, 4)
+    expected = reference.comet(x, **weights, gamma=3.0 * relative_width)
+    np.testing.assert_allclose(gate(x), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("gate_class", GATES)
+def test_hard_routing_can_be_switched_in_a_traced_function(gate_class):
+    gate = gate_class(8, k=2)
+    gate.build((None, 4))
+    # One graph: nothing is traced again.
+    route = tf.function(gate).get_concrete_function(tf.TensorSpec([50, 4]))
+    x = tf.constant(rows(50, 4))
+    soft = route(x).numpy()
+    assert (np.count_nonzero(soft, axis=-1) > 2).any()
+    gate.hard_routing = True
+    assert gate.hard_routing
+    hard = route(x).numpy()
+    assert np.count_nonzero(hard, axis=-1).max() <= 2
+    gate.hard_routing = False
+    np.testing.assert_array_equal(route(x), soft)
+
+
+@pytest.mark.parametrize("gate_class", GATES)
+def test_hard_routing_is_the_limit_of_a_vanishing_width(gate_class):
+    gate = gate_class(8, k=2)
+    x = rows(200, 4)
+    gate(x)
+    gate.relative_width.assign(1e-9)
+    vanishing = gate(x).numpy()
+    gate.hard_routing = True
+    np.testing.assert_allclose(gate(x), vanishing, atol=1e-6)
+
+
+@pytest.mark.parametrize("gate_class", GATES)
+def test_hard_routing_trains_what_weighs_the_selected_experts(gate_class):
+    gate = gate_class(8, k=2, hard_routing=True)
+    x = tf.constant(rows(50, 4))
+    gate(x)
+    direction = np.linspace(-1, 1, 8).astype("float32")
+    weights = variables(gate.trainable_weights)
+    _, found = gradients(
+        lambda: tf.reduce_sum(gate(x, training=True) * direction), weights
+    )
+    for weight, gradient in zip(gate.trainable_weights, found, strict=True):
+        splits = any(part in weight.name for part in ("split", "selector"))
+        assert np.any(gradient != 0.0) != splits, weight.name
+
+
+def test_constructor_starts_hard_and_config_says_so():
+    gate = keras_comet.COMETGate(8, hard_routing=True)
+    assert gate.hard_routing
+    x = rows(20, 4)
+    assert np.count_nonzero(gate(x), axis=-1).max() <= 2
+    assert gate.get_config()["hard_routing"]
+    gate.hard_routing = False
+    assert not gate.get_config()["hard_routing"]
+    assert np.count_nonzero(gate(x), axis=-1).max() > 2
+
+
+@pytest.mark.parametrize("gate_class", GATES)
+def test_state_is_saved_and_restored(gate_class, tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, gate_class(6, name="gate")(inputs))
+    gate = model.get_layer("gate")
+    gate.relative_width.assign(0.3)
+    gate.balance_pressure.assign(0.004)
+    gate.input_scale.assign(5.0)
+    gate.recent_usage.assign(np.arange(6) / 15)
+    gate.recent_cardinality.assign(np.arange(6)[::-1] / 15)
+    x = rows(9, 4)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(x), model(x))
+    for name in STATE:
+        np.testing.assert_array_equal(
+            getattr(again.get_layer("gate"), name), getattr(gate, name)
+        )
+    model.save_weights(tmp_path / "model.weights.h5")
+    gate.hard_routing = True
+    model.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_allclose(gate.relative_width, 0.3)
+
+
+def test_state_is_not_trained():
+    gate, _ = make_gate(5)
+    assert {
+        weight.name.split("/")[-1].removesuffix(":0")
+        for weight in gate.non_trainable_weights
+    } == STATE
+
+
+def test_only_a_steered_gate_records_and_adds_its_pressure():
+    gate, _ = make_gate(5, gamma=3.0)
+    x = rows(40, 4)
+    weights = gate(x, training=True).numpy()
+    assert not gate.losses
+    np.testing.assert_array_equal(gate.recent_usage, np.zeros(5))
+    gate.is_steered = True
+    gate.balance_pressure.assign(0.3)
+    gate(x)
+    np.testing.assert_array_equal(gate.recent_usage, np.zeros(5))
+    gate(x, training=True)
+    usage = weights.mean(axis=0)
+    [loss] = gate.losses
+    np.testing.assert_allclose(
+        loss, 0.3 * (5 * np.sum(usage**2) - 1), rtol=1e-5
+    )
+    counts = np.count_nonzero(weights, axis=-1)
+    shares = np.bincount(counts, minlength=6)[1:] / 40
+    np.testing.assert_allclose(gate.recent_usage, 0.1 * usage, atol=1e-6)
+    np.testing.assert_allclose(gate.recent_cardinality, 0.1 * shares, atol=1e-6)
+    # A second batch, with a row that cannot be counted.
+    x[3, 0] = np.nan
+    gate(x, training=True)
+    others = np.arange(40) != 3
+    shares = np.bincount(counts[others], minlength=6)[1:] / 40
+    shares_before = np.bincount(counts, minlength=6)[1:] / 40
+    np.testing.assert_allclose(
+        gate.recent_cardinality, 0.09 * shares_before + 0.1 * shares, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("gate_class", GATES)
+@pytest.mark.parametrize("scale", [1e-3, 1e-2, 0.1, 1.0, 10.0, 1e2, 1e3])
+def test_inputs_of_any_scale_start_undecided_and_train(gate_class, scale):
+    gate = gate_class(16, k=2)
+    x = scale * rows(256, 32)
+    gate(x, training=True)
+    rms = np.sqrt(np.mean(np.square(x, dtype="float64")))
+    # What brings the root mean square into [0.02, 2].
+    expected = max(rms / 2.0, 1.0) * min(rms / 0.02, 1.0)
+    np.testing.assert_allclose(gate.input_scale, expected, rtol=1e-5)
+    assert settled_share(gate, x / expected) < 0.25
+    # For the rows of another batch, in inference as well.
+    other = scale * rows(256, 32, seed=1)
+    assert np.count_nonzero(gate(other), axis=-1).mean() > 6
+    direction = np.linspace(-1, 1, 16).astype("float32")
+    _, found = gradients(
+        lambda: tf.reduce_sum(gate(other, training=True) * direction),
+        variables(gate.trainable_weights),
+    )
+    for gradient in found:
+        assert np.any(gradient != 0.0)
+
+
+def test_usual_scales_and_given_initializers_are_left_alone():
+    for gate, scale in (
+        (keras_comet.COMETGate(5), 1.9),
+        (keras_comet.COMETGate(5), 0.03),
+        (keras_comet.COMETGate(5, kernel_initializer="he_normal"), 1e4),
+        (keras_comet.DSelectKGate(5, example_conditioned=False), 1e4),
+    ):
+        x = scale * rows(100, 4)
+        before = gate(x).numpy()
+        for _ in range(2):
+            np.testing.assert_array_equal(gate(x, training=True), before)
+        np.testing.assert_array_equal(gate(x), before)
+
+
+def test_scale_is_measured_once_and_without_bad_values():
+    gate = keras_comet.COMETGate(5)
+    x = 100.0 * np.ones((6, 4), "float32")
+    x[0, 1], x[3, 2] = np.nan, np.inf
+    gate(np.zeros((2, 4), "float32"), training=True)
+    gate(tf.zeros([0, 4]), training=True)
+    np.testing.assert_array_equal(gate.input_scale, 0.0)
+    gate(x, training=True)
+    np.testing.assert_allclose(gate.input_scale, 50.0, rtol=1e-6)
+    gate(10.0 * x, training=True)
+    np.testing.assert_allclose(gate.input_scale, 50.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("gate_class", GATES)
+@pytest.mark.parametrize("hard", [False, True])
+def test_constant_routing_leaves_no_state_in_the_graph(gate_class, hard):
+    gate = gate_class(5)
+    x = 100.0 * rows(30, 4)
+    gate(x, training=True)
+    gate.relative_width.assign(0.5)
+    with gate.constant_routing(hard):
+        route = tf.function(lambda x: gate(x)).get_concrete_function(
+            tf.TensorSpec([None, 4])
+        )
+    gate.hard_routing = hard
+    assert float(gate.relative_width) == (0.0 if hard else 0.5)
+    np.testing.assert_allclose(route(tf.constant(x)), gate(x), atol=1e-6)
+    # Reads of the trainable weights only, and no branch.
+    types = [each.type for each in route.graph.get_operations()]
+    assert types.count("ReadVariableOp") <= len(gate.trainable_weights)
+    assert not {"If", "StatelessIf"} & set(types)
+    assert len(route.captured_inputs) == len(gate.trainable_weights)

@@ -1,0 +1,329 @@
+"""The search by exchanges, on problems solved by other means."""
+
+import contextlib
+import itertools
+import math
+import time
+
+import hypothesis
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies
+
+import keras_comet
+from keras_comet._keras import keras
+from keras_comet.optimizers import exchange_search as module
+from tests.optimizers.problems import KINDS
+from tests.optimizers.problems import Planted
+
+
+def search(loss_fn, permutations, **budget):
+    optimizer = keras_comet.LocalSearchOptimizer(keras.optimizers.SGD(), 10)
+    return optimizer.search(loss_fn, permutations, **budget)
+
+
+def orders_of(permutations):
+    return [np.array(each.assignment) for each in permutations]
+
+
+def exchanges(orders):
+    """All orders that differ by one exchange within one row."""
+    for index, order in enumerate(orders):
+        for row in range(len(order)):
+            for i, j in itertools.combinations(range(order.shape[1]), 2):
+                other = [each.copy() for each in orders]
+                other[index][row, [i, j]] = other[index][row, [j, i]]
+                yield other
+
+
+def assert_pairwise_optimum(loss_fn, permutations, loss):
+    orders = orders_of(permutations)
+    for other in exchanges(orders):
+        for each, order in zip(permutations, other, strict=True):
+            each.assignment.assign(order)
+        assert float(loss_fn()) >= loss - 2e-6 * abs(loss)
+    for each, order in zip(permutations, orders, strict=True):
+        each.assignment.assign(order)
+
+
+def assert_settled(permutations):
+    for each in permutations:
+        assert bool(tf.convert_to_tensor(each.settled))
+        for order in np.array(each.assignment):
+            np.testing.assert_array_equal(
+                np.sort(order), np.arange(each.num_experts)
+            )
+        np.testing.assert_array_equal(
+            np.array(each.permutation_weights),
+            np.eye(each.num_experts)[np.array(each.assignment)],
+        )
+
+
+class Table:
+    """A loss that is a number for each order, with no gradient at all."""
+
+    def __init__(self, permutation, losses):
+        self.permutation = permutation
+        orders = itertools.permutations(range(permutation.num_experts))
+        self.losses = dict(zip(orders, losses, strict=False))
+        self.seen = []
+
+    def __call__(self):
+        order = tuple(int(e) for e in np.array(self.permutation.assignment)[0])
+        loss = self.losses[order]
+        if bool(tf.convert_to_tensor(self.permutation.settled)):
+            self.seen.append((loss, order))
+        return loss
+
+
+def random_table(n, seed):
+    permutation = keras_comet.ExpertPermutation(n)
+    random = np.random.default_rng(seed)
+    losses = random.uniform(1.0, 2.0, math.factorial(n))
+    return permutation, Table(permutation, losses.tolist())
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("n", [8, 16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_planted_permutation_is_recovered_exactly(kind, n, seed):
+    problem = Planted(kind, n, seed)
+    before = float(problem.loss())
+    report = search(problem.loss, problem.permutations)
+    np.testing.assert_allclose(report.loss_before, before, rtol=1e-5)
+    assert report.loss_after <= 1e-6 * before
+    assert float(problem.loss()) <= 1e-6 * before
+    assert report.certified
+    assert report.moves >= 1
+    assert_settled(problem.permutations)
+
+
+@hypothesis.settings(deadline=None, max_examples=8, derandomize=True)
+@hypothesis.given(
+    n=strategies.integers(2, 4),
+    losses=strategies.lists(
+        strategies.integers(-3, 3) | strategies.floats(-1e6, 1e6),
+        min_size=24,
+        max_size=24,
+    ),
+    budget=strategies.none() | strategies.integers(0, 12),
+)
+def test_never_worse_for_any_loss_and_certified_by_brute_force(
+    n, losses, budget
+):
+    permutation = keras_comet.ExpertPermutation(n)
+    loss_fn = Table(permutation, losses)
+    before = float(np.float32(loss_fn()))
+    report = search(loss_fn, [permutation], max_evaluations=budget)
+    assert report.loss_before == before
+    assert report.loss_after <= before
+    assert report.loss_after == float(np.float32(loss_fn()))
+    assert_settled([permutation])
+    assert report.certified or budget is not None
+    if report.certified:
+        assert_pairwise_optimum(loss_fn, [permutation], report.loss_after)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+def test_certified_is_a_pairwise_optimum_of_a_quadratic_assignment(n):
+    random = np.random.default_rng(n)
+    flow = tf.constant(random.normal(size=(n, n)), tf.float32)
+    distance = tf.constant(random.normal(size=(n, n)), tf.float32)
+    permutation = keras_comet.ExpertPermutation(n)
+
+    def loss_fn():
+        matrix = permutation(tf.eye(n)[:, tf.newaxis])
+        moved = tf.matmul(matrix, tf.matmul(distance, matrix, transpose_b=True))
+        return tf.reduce_sum(flow * moved)
+
+    def by_hand(order):
+        return float(
+            (flow.numpy() * distance.numpy()[np.ix_(order, order)]).sum()
+        )
+
+    report = search(loss_fn, [permutation])
+    order = np.array(permutation.assignment)[0]
+    assert report.certified
+    np.testing.assert_allclose(report.loss_after, by_hand(order), rtol=1e-5)
+    for [other] in exchanges([order[np.newaxis]]):
+        assert by_hand(other[0]) >= report.loss_after - 1e-5
+    best = min(map(by_hand, map(list, itertools.permutations(range(n)))))
+    assert report.loss_after >= best - 1e-5
+
+
+@pytest.mark.parametrize("budget", [0, 1, 3, 20])
+def test_evaluations_are_bounded(budget):
+    permutation, table = random_table(5, 0)
+    calls = []
+
+    def loss_fn():
+        calls.append(None)
+        return table()
+
+    report = search(loss_fn, [permutation], max_evaluations=budget)
+    # One more before the search: the loss at the start.
+    assert len(calls) - 1 == report.evaluations <= budget
+    assert not report.certified
+
+
+def test_seconds_are_bounded():
+    permutation, table = random_table(5, 0)
+
+    def loss_fn():
+        time.sleep(0.02)
+        return table()
+
+    assert search(loss_fn, [permutation], max_seconds=0.0).evaluations == 0
+    report = search(loss_fn, [permutation], max_seconds=0.3)
+    assert 1 <= report.evaluations <= 15
+    assert not report.certified
+    assert report.loss_after <= report.loss_before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("last_call", [2, 7, 20])
+def test_interrupted_search_leaves_the_best_that_was_found(error, last_call):
+    permutation, table = random_table(5, 3)
+    table.losses[(0, 1, 2, 3, 4)] = 3.0
+    calls = []
+
+    def loss_fn():
+        calls.append(None)
+        if len(calls) == last_call:
+            raise error
+        return table()
+
+    with pytest.raises(error):
+        search(loss_fn, [permutation])
+    best, order = min(table.seen)
+    assert best < 3.0 or last_call == 2
+    np.testing.assert_array_equal(permutation.assignment, [order])
+    assert_settled([permutation])
+
+
+def test_nan_moves_nothing():
+    permutation = keras_comet.ExpertPermutation(3)
+    permutation.assignment.assign([[2, 0, 1]])
+    report = search(lambda: math.nan, [permutation])
+    np.testing.assert_array_equal(permutation.assignment, [[2, 0, 1]])
+    assert math.isnan(report.loss_after)
+    assert (report.moves, report.certified) == (0, False)
+
+
+def test_candidates_with_nan_are_not_taken():
+    permutation = keras_comet.ExpertPermutation(3)
+    # The identity comes first; only the last order is a better number.
+    table = Table(permutation, [1.0, *[math.nan] * 4, 0.5])
+    report = search(table, [permutation])
+    np.testing.assert_array_equal(permutation.assignment, [[2, 1, 0]])
+    assert (report.loss_after, report.moves) == (0.5, 1)
+    assert report.certified
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_permutations", "num_layers"),
+    [("comet", 2, 1), ("top_k", 1, 2), ("hash", 1, 2)],
+)
+def test_several_permutations_end_at_a_pairwise_optimum(
+    kind, num_permutations, num_layers
+):
+    problem = Planted(
+        kind,
+        5,
+        0,
+        batch=128,
+        num_permutations=num_permutations,
+        num_layers=num_layers,
+    )
+    report = search(problem.loss, problem.permutations)
+    assert report.certified
+    assert report.loss_after < 0.9 * report.loss_before
+    assert_settled(problem.permutations)
+    assert_pairwise_optimum(
+        problem.loss, problem.permutations, report.loss_after
+    )
+
+
+def run_stacked(as_function=False):
+    problem = Planted("top_k", 4, 1, batch=64, num_layers=2)
+    loss_fn = tf.function(problem.loss) if as_function else problem.loss
+    report = search(loss_fn, problem.permutations)
+    return problem, report
+
+
+@pytest.fixture(scope="module")
+def stacked():
+    return run_stacked()
+
+
+def assert_same(first, second):
+    (one, report), (two, other) = first, second
+    for a, b in zip(
+        orders_of(one.permutations), orders_of(two.permutations), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(
+        report.loss_after, other.loss_after, rtol=1e-4, atol=1e-9
+    )
+
+
+def test_two_runs_are_equal(stacked):
+    again = run_stacked()
+    assert_same(stacked, again)
+    for name in ("loss_before", "loss_after", "moves", "evaluations"):
+        assert getattr(stacked[1], name) == getattr(again[1], name)
+
+
+def test_recalled_results_equal_those_computed_anew(stacked, monkeypatch):
+    monkeypatch.setattr(module, "recalling", contextlib.nullcontext)
+    computed = run_stacked()
+    assert_same(stacked, computed)
+    # Experts of the first mixture: once for the target, once in the search.
+    problem, _ = stacked
+    assert [expert.num_calls for expert in problem.experts[:4]] == [2] * 4
+    problem, report = computed
+    for expert in problem.experts[:4]:
+        assert expert.num_calls > report.evaluations / 2
+
+
+def test_loss_may_be_a_tf_function(stacked):
+    assert_same(stacked, run_stacked(as_function=True))
+
+
+def test_first_order_ranking_finds_a_linear_optimum_at_once():
+    cost = np.random.default_rng(0).normal(size=(6, 6)).astype("float32")
+    permutation = keras_comet.ExpertPermutation(6)
+
+    def loss_fn():
+        return tf.reduce_sum(permutation(tf.eye(6)[:, tf.newaxis]) * cost)
+
+    best = min(
+        cost[np.arange(6), list(order)].sum()
+        for order in itertools.permutations(range(6))
+    )
+    # The loss with its gradient, then the assignment of that gradient.
+    report = search(loss_fn, [permutation], max_evaluations=2)
+    np.testing.assert_allclose(report.loss_after, best, rtol=1e-5)
+    assert report.moves == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda p: (lambda: 0.0, []), "nothing to search"),
+        (lambda p: (lambda: 0.0, ["p"]), "list of ExpertPermutation.*'p'"),
+        (lambda p: (lambda: tf.zeros(3), [p]), r"one number.*\(3,\)"),
+    ],
+)
+def test_what_cannot_be_searched_raises(make, match):
+    permutation = keras_comet.ExpertPermutation(3)
+    with pytest.raises(ValueError, match=match):
+        search(*make(permutation))
+
+
+def test_soft_permutation_raises():
+    permutation = keras_comet.ExpertPermutation(3)
+    permutation.settled.assign(False)
+    with pytest.raises(ValueError, match="is soft.*settle"):
+        search(lambda: 0.0, [permutation])

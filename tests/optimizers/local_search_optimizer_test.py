@@ -1,0 +1,444 @@
+"""The optimizer around any other: what it leaves alone, and how it ends."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_comet
+from keras_comet._keras import KERAS_3
+from keras_comet._keras import keras
+from tests.helpers import rows
+from tests.helpers import run_script
+from tests.helpers import variables
+
+N = 4
+STEPS = 5
+BATCHES = 8
+X, Y = rows(BATCHES * 4, 5), rows(BATCHES * 4, 1, seed=1)
+Optimizer = keras_comet.LocalSearchOptimizer
+
+DECAY = keras.optimizers.schedules.ExponentialDecay
+INNER = {
+    "momentum": lambda: keras.optimizers.SGD(0.1, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.1),
+    "adamw": lambda: keras.optimizers.AdamW(0.1, weight_decay=0.1),
+    "clipped": lambda: keras.optimizers.Adam(0.1, global_clipnorm=0.5),
+    "schedule": lambda: keras.optimizers.SGD(DECAY(0.1, 2, 0.5)),
+}
+SWITCHED_OFF = {
+    "no_steps": lambda inner: Optimizer(inner, 0, method="sinkhorn"),
+    "exchange": lambda inner: Optimizer(inner, 5),
+}
+
+
+def make_model(optimizer, has_permutation=True, **compiled):
+    keras.utils.set_random_seed(3)
+    gate = keras_comet.TopKGate(
+        N,
+        permutation=(
+            keras_comet.ExpertPermutation(N) if has_permutation else None
+        ),
+    )
+    inputs = keras.Input((5,))
+    hidden = keras_comet.MixtureOfExperts(
+        [keras.layers.Dense(3, "tanh") for _ in range(N)],
+        gate,
+        # In eager mode Keras warns of idle experts, which get no gradient.
+        dispatch="dense",
+    )(inputs)
+    outputs = keras.layers.Dense(1, dtype="float32")(hidden)
+    model = keras.Model(inputs, outputs)
+    model.compile(optimizer, loss="mse", **compiled)
+    return model
+
+
+def permutation_of(model):
+    return model.layers[1].gate.permutation
+
+
+def fit(model, first=0, last=BATCHES, **kwargs):
+    few = slice(4 * first, 4 * last)
+    return model.fit(
+        X[few], Y[few], batch_size=4, shuffle=False, verbose=0, **kwargs
+    )
+
+
+def values(weights):
+    return [np.array(weight) for weight in weights]
+
+
+def assert_equal(first, second):
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def unwrap(optimizer):
+    return (
+        optimizer
+        if isinstance(optimizer, Optimizer)
+        else (optimizer.inner_optimizer)
+    )
+
+
+def searching(inner):
+    """Few iterations, as each of them takes time to trace and compile."""
+    return Optimizer(inner, STEPS, method="sinkhorn", num_iterations=3)
+
+
+class Recorder(keras.callbacks.Callback):
+    """What the permutation was after each batch, or few of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.states = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        permutation = permutation_of(self.model)
+        self.states.append(
+            (
+                int(unwrap(self.model.optimizer).iterations),
+                bool(tf.convert_to_tensor(permutation.settled)),
+                np.array(permutation.permutation_weights),
+                np.array(permutation.assignment),
+            )
+        )
+
+
+def assert_settles(states, steps=STEPS):
+    for count, settled, weights, assignment in states:
+        assert settled == (count >= steps)
+        one_hot = np.eye(N)[assignment]
+        assert np.array_equal(weights, one_hot) == settled
+        np.testing.assert_allclose(weights.sum(axis=-2), 1.0, atol=1e-5)
+    final = [each[2] for each in states if each[1]]
+    assert len(final) >= 2
+    assert_equal(final[1:], final[:-1])
+    np.testing.assert_array_equal(final[0].sum(axis=-1), 1.0)
+
+
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_switched_off_equals_the_inner_optimizer(inner, compiled):
+    paths = []
+    for wrap in (lambda inner: inner, *SWITCHED_OFF.values()):
+        optimizer = wrap(INNER[inner]())
+        layer = keras.layers.Dense(2)
+        layer.build((None, 3))
+        layer.set_weights([rows(3, 2), rows(2)])
+        optimizer.build(layer.trainable_weights)
+
+        def step(*gradients, layer=layer, optimizer=optimizer):
+            optimizer.apply_gradients(
+                zip(gradients, layer.trainable_weights, strict=True)
+            )
+
+        if compiled:
+            step = tf.function(step)
+        path = []
+        for seed in range(4):
+            step(tf.constant(rows(3, 2, seed=seed)), tf.constant(rows(2)))
+            path += layer.get_weights()
+        paths.append(path)
+    assert np.abs(paths[0][0] - paths[0][-2]).max() > 0.01
+    for path in paths[1:]:
+        assert_equal(path, paths[0])
+
+
+@pytest.mark.parametrize(
+    ("inner", "run_eagerly"), [("adamw", False), ("clipped", True)]
+)
+def test_switched_off_fits_as_without_permutation(inner, run_eagerly):
+    plain = make_model(INNER[inner](), False, run_eagerly=run_eagerly)
+    fit(plain)
+    expected = values(plain.trainable_weights)
+    for wrap in SWITCHED_OFF.values():
+        model = make_model(wrap(INNER[inner]()), run_eagerly=run_eagerly)
+        fit(model)
+        searched = permutation_of(model).permutation_weights
+        found = [w for w in model.trainable_weights if w is not searched]
+        assert_equal(values(found), expected)
+        np.testing.assert_array_equal(np.array(searched), [np.eye(N)])
+
+
+@pytest.mark.parametrize(
+    ("inner", "compiled"),
+    [
+        ("momentum", {}),
+        ("adamw", {"steps_per_execution": 2}),
+        ("clipped", {"run_eagerly": True}),
+        ("schedule", {"jit_compile": True}),
+    ],
+)
+def test_sinkhorn_settles_at_search_steps_for_good(inner, compiled):
+    optimizer = searching(INNER[inner]())
+    recorder = Recorder()
+    model = make_model(optimizer, **compiled)
+    fit(model, epochs=2, callbacks=[recorder])
+    assert_settles(recorder.states)
+    assert recorder.states[-1][0] == 2 * BATCHES
+
+
+def test_sinkhorn_settles_under_mixed_float16():
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    recorder = Recorder()
+    model = make_model(searching("adam"))
+    assert isinstance(model.optimizer, keras.mixed_precision.LossScaleOptimizer)
+    fit(model, epochs=3, callbacks=[recorder])
+    assert_settles(recorder.states)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_sinkhorn_settles_in_a_custom_loop(compiled):
+    optimizer = searching(INNER["adamw"]())
+    recorder = Recorder()
+    model = make_model(optimizer)
+    recorder.set_model(model)
+    optimizer.build(model.trainable_weights)
+
+    def step(x, y):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+        gradients = tape.gradient(loss, variables(model.trainable_weights))
+        optimizer.apply_gradients(
+            zip(gradients, model.trainable_weights, strict=True)
+        )
+
+    if compiled:
+        step = tf.function(step)
+    for _ in range(BATCHES):
+        step(tf.constant(X), tf.constant(Y))
+        recorder.on_train_batch_end(0)
+    assert_settles(recorder.states)
+
+
+def test_two_replicas_search_and_settle_alike():
+    finished = run_script(
+        """
+        import numpy as np
+        import tensorflow as tf
+
+        [cpu] = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+        )
+        import keras_comet
+        from keras_comet._keras import KERAS_3, keras
+
+        def copies(weight):
+            variable = weight.value if KERAS_3 else weight
+            return [copy.numpy() for copy in variable.values]
+
+        strategy = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
+
+        def make(seed):
+            keras.utils.set_random_seed(seed)
+            permutation = keras_comet.ExpertPermutation(4)
+            gate = keras_comet.TopKGate(4, permutation=permutation)
+            inputs = keras.Input((5,))
+            outputs = keras_comet.MixtureOfExperts(
+                [keras.layers.Dense(1) for _ in range(4)], gate
+            )(inputs)
+            model = keras.Model(inputs, outputs)
+            optimizer = keras_comet.LocalSearchOptimizer(
+                keras.optimizers.AdamW(0.1), 3, method="sinkhorn"
+            )
+            model.compile(optimizer, loss="mse")
+            optimizer.build(model.trainable_variables)
+            return model, permutation
+
+        def check(model, permutation, settled):
+            for weight in model.weights:
+                first, second = copies(weight)
+                np.testing.assert_array_equal(first, second)
+            assert copies(permutation.settled)[0] == settled
+            weights = copies(permutation.permutation_weights)[0]
+            order = copies(permutation.assignment)[0]
+            same = np.array_equal(weights, np.eye(4)[order])
+            assert same == settled
+            return weights
+
+        random = np.random.default_rng(0)
+        x = random.normal(size=(32, 5)).astype("float32")
+        y = random.normal(size=(32, 1)).astype("float32")
+        with strategy.scope():
+            model, permutation = make(0)
+        model.fit(x[:16], y[:16], batch_size=8, verbose=0)
+        check(model, permutation, False)
+        model.fit(x[:8], y[:8], batch_size=8, verbose=0)
+        final = check(model, permutation, True)
+        model.fit(x, y, batch_size=8, verbose=0)
+        np.testing.assert_array_equal(check(model, permutation, True), final)
+
+        with strategy.scope():
+            model, permutation = make(1)
+        optimizer = model.optimizer
+
+        def step(x, y):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+            weights = [
+                w.value if KERAS_3 else w for w in model.trainable_variables
+            ]
+            gradients = tape.gradient(loss, weights)
+            optimizer.apply_gradients(
+                zip(gradients, model.trainable_variables)
+            )
+
+        @tf.function
+        def run(x, y):
+            strategy.run(step, args=(x, y))
+
+        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8).repeat(2)
+        for count, (a, b) in enumerate(
+            strategy.experimental_distribute_dataset(data), 1
+        ):
+            run(a, b)
+            found = check(model, permutation, count >= 3)
+            if count == 3:
+                final = found
+        np.testing.assert_array_equal(found, final)
+        print("finished")
+        """
+    )
+    assert finished.stdout.strip().endswith("finished"), finished.stderr
+
+
+@pytest.mark.parametrize("stop", [3, 6])
+def test_saved_model_resumes_bit_for_bit(tmp_path, stop):
+    optimizer = searching(INNER["adam"]())
+    model = make_model(optimizer)
+    fit(model, 0, stop)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_equal(values(loaded.weights), values(model.weights))
+    fit(model, stop, BATCHES)
+    fit(loaded, stop, BATCHES)
+    assert_equal(values(loaded.weights), values(model.weights))
+    assert_equal(
+        values(loaded.optimizer.variables), values(model.optimizer.variables)
+    )
+    assert bool(tf.convert_to_tensor(permutation_of(loaded).settled))
+
+
+def test_checkpoint_resumes_bit_for_bit(tmp_path):
+    def make():
+        optimizer = searching(INNER["adam"]())
+        model = make_model(optimizer)
+        optimizer.build(model.trainable_variables)
+        return model, tf.train.Checkpoint(model=model, optimizer=optimizer)
+
+    model, checkpoint = make()
+    fit(model, 0, 3)
+    path = checkpoint.write(str(tmp_path / "checkpoint"))
+    other, checkpoint = make()
+    checkpoint.read(path).assert_existing_objects_matched()
+    for each in (model, other):
+        fit(each, 3, BATCHES)
+    assert_equal(values(other.weights), values(model.weights))
+
+
+def test_learning_rate_is_the_inner_optimizers():
+    optimizer = Optimizer(keras.optimizers.SGD(0.5), 3, method="sinkhorn")
+    assert float(optimizer.learning_rate) == 0.5
+    optimizer.learning_rate = 0.25
+    assert float(optimizer.inner_optimizer.learning_rate) == 0.25
+    model = make_model(optimizer)
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        "loss", factor=0.5, patience=1, min_delta=1e9
+    )
+    fit(model, epochs=3, callbacks=[plateau])
+    assert float(optimizer.inner_optimizer.learning_rate) == 0.0625
+    assert int(optimizer.iterations) == 3 * BATCHES
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"search_steps": 7},
+        {
+            "search_steps": 9,
+            "method": "sinkhorn",
+            "temperature": DECAY(1.0, 9, 0.1),
+            "num_iterations": 3,
+            "permutation_learning_rate": DECAY(0.1, 2, 0.5),
+            "name": "mine",
+        },
+        {"search_steps": 2, "temperature": 0.5, "method": "sinkhorn"},
+    ],
+)
+def test_config_round_trip(kwargs):
+    inner = keras.optimizers.AdamW(DECAY(0.1, 2, 0.5), weight_decay=0.2)
+    optimizer = Optimizer(inner, **kwargs)
+    copy = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert isinstance(copy, Optimizer)
+    assert copy.get_config() == optimizer.get_config()
+    for name, value in kwargs.items():
+        found = getattr(copy, name)
+        if callable(value):
+            value, found = value.get_config(), found.get_config()
+        assert found == value
+    assert type(copy.inner_optimizer) is type(inner)
+    assert copy.inner_optimizer.get_config() == inner.get_config()
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: Optimizer("adam", -1), "search_steps=-1"),
+        (lambda: Optimizer("adam", 2.5), "search_steps=2.5"),
+        (lambda: Optimizer("adam", 1, method="genetic"), "method='genetic'"),
+        (
+            lambda: Optimizer(
+                keras.mixed_precision.LossScaleOptimizer(INNER["adam"]()), 1
+            ),
+            "goes around the LocalSearchOptimizer",
+        ),
+        (
+            lambda: Optimizer("adam", 1, method="sinkhorn").build(
+                variables([tf.Variable(1.0)])
+                if not KERAS_3
+                else [keras.Variable(1.0)]
+            ),
+            "nothing to search",
+        ),
+        (
+            lambda: Optimizer("adam", 1, method="sinkhorn").search(
+                lambda: 0.0, [keras_comet.ExpertPermutation(3)]
+            ),
+            "belongs to the method 'exchange'",
+        ),
+    ],
+)
+def test_mistakes_raise(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def test_search_after_the_end_raises():
+    optimizer = Optimizer(INNER["adam"](), 2)
+    model = make_model(optimizer)
+    permutation = permutation_of(model)
+    assert optimizer.search(lambda: 0.0, [permutation]).certified
+    fit(model, 0, 2)
+    optimizer.search(lambda: 0.0, [permutation])
+    fit(model, 2, 3)
+    with pytest.raises(ValueError, match="over after 2 updates.*after 3"):
+        optimizer.search(lambda: 0.0, [permutation])
+
+
+def test_search_between_fits_never_raises_the_loss():
+    optimizer = Optimizer(INNER["adam"](), BATCHES)
+    model = make_model(optimizer)
+    fit(model, 0, 4)
+
+    def loss():
+        return tf.reduce_mean((model(X, training=False) - Y) ** 2)
+
+    before = float(loss())
+    report = optimizer.search(loss, [permutation_of(model)])
+    np.testing.assert_allclose(report.loss_before, before, rtol=1e-6)
+    assert float(loss()) <= before
+    np.testing.assert_allclose(float(loss()), report.loss_after, rtol=1e-5)
+    chosen = np.array(permutation_of(model).assignment)
+    fit(model, 4, BATCHES)
+    np.testing.assert_array_equal(permutation_of(model).assignment, chosen)
