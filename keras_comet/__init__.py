@@ -26,6 +26,7 @@ from keras_comet.models import Task
 from keras_comet.optimizers import LocalSearchOptimizer
 from keras_comet.optimizers import SearchReport
 from keras_comet.training import LocalSearch
+from keras_comet.training import Trainer
 
 __all__ = [
     "COMETGate",
@@ -46,6 +47,7 @@ __all__ = [
     "SoftmaxGate",
     "StackedDenseExperts",
     "Task",
+    "Trainer",
     "TopKGate",
     "__version__",
     "datasets",

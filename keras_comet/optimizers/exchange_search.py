@@ -285,8 +285,14 @@ class _Search:
         ]
 
     def _compute_gradients(self) -> list[tf.Tensor]:
+        # Under a distribution strategy, those of the first replica: a tape
+        # cannot watch the others, which are equal, together with them.
+        strategy = tf.distribute.get_strategy()
         variables = [
-            tf_variable(each.permutation_weights) for each in self._permutations
+            strategy.experimental_local_results(
+                tf_variable(each.permutation_weights)
+            )[0]
+            for each in self._permutations
         ]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)

@@ -215,7 +215,7 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
                 "searches during the updates, by itself. Received: "
                 f"method={self.method!r}"
             )
-        step = int(self.iterations)
+        step = int(self._count_steps())
         if step > self.search_steps:
             raise ValueError(
                 f"The search is over after {self.search_steps} updates, and "

@@ -101,13 +101,13 @@ class LocalSearch(keras.callbacks.Callback):
             self.interval,
             self._searcher.optimizer.search_steps,
         )
-        self._step = int(self._searcher.optimizer.iterations)
+        self._step = self._searcher.count_steps()
         if self.log_dir is not None:
             self._log = SearchLog(self.log_dir)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         optimizer = self._searcher.optimizer
-        before, self._step = self._step, int(optimizer.iterations)
+        before, self._step = self._step, self._searcher.count_steps()
         if not self._batches.is_due(before, self._step):
             return
         report = None

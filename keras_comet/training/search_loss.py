@@ -56,6 +56,14 @@ class SearchLoss:
         return lambda: self._compute(batch)
 
     def _compute_loss(self, batch: Any) -> tf.Tensor:
+        # Metrics of Keras can be updated by replicas only; all of them do
+        # the same here. Each divides its loss by their number.
+        strategy = self._model.distribute_strategy
+        losses = strategy.run(self._compute_replica_loss, (batch,))
+        loss = strategy.experimental_local_results(losses)[0]
+        return loss * strategy.num_replicas_in_sync
+
+    def _compute_replica_loss(self, batch: Any) -> tf.Tensor:
         x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
         outputs = self._model(x, training=False)
         arguments = {"training": False} if KERAS_3 else {}

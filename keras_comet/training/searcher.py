@@ -66,6 +66,11 @@ class Searcher:
         self._max_seconds = max_seconds
         self._loss = SearchLoss(model, self.permutations)
 
+    def count_steps(self) -> int:
+        """The number of updates so far, skipped ones not counted."""
+        # Not int(iterations), which mirrored variables do not have.
+        return int(tf.convert_to_tensor(self.optimizer.iterations))
+
     def search(self, batch: Any) -> SearchReport:
         """Exchanges experts as long as that lowers the loss of a batch.
 
