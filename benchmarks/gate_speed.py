@@ -55,13 +55,16 @@ def make_functions(
     }
     if num_experts <= _RECURSIVE_UP_TO:
         functions["recursive tree"] = baselines.RecursiveTree(
-            *(np.asarray(weight) for weight in comet.get_weights())
+            *(np.asarray(weight) for weight in comet.trainable_weights)
         )
     functions["two products"] = two_products(comet)
     if hard:
         hard_gate = keras_comet.COMETGate(num_experts, k=k, hard_routing=True)
         hard_gate.build((None, DEPTH))
-        hard_gate.set_weights(comet.get_weights())
+        for own, given in zip(
+            hard_gate.trainable_weights, comet.trainable_weights, strict=True
+        ):
+            own.assign(given)
         functions["COMETGate, hard"] = lambda rows: hard_gate(
             rows, training=False
         )
