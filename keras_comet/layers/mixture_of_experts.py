@@ -8,9 +8,9 @@ from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.base import Gate
 from keras_comet.layers.expert_mixture import ExpertMixture
-from keras_comet.layers.expert_mixture import check_leading_axes
-from keras_comet.layers.expert_mixture import split_inputs
-from keras_comet.layers.expert_mixture import split_shapes
+from keras_comet.layers.mixture_inputs import check_leading_axes
+from keras_comet.layers.mixture_inputs import split_inputs
+from keras_comet.layers.mixture_inputs import split_shapes
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 
 
