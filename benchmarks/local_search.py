@@ -158,7 +158,7 @@ def measure_cost(report: Report, rounds: int, smoke: bool) -> None:
 
         steps[name] = step
     # Every fit traces the loss of the searches anew, which counts here.
-    timings = interleave(steps, min(rounds, 3))
+    timings = interleave(steps, min(rounds, 3), longest=1e9)
     report.add_timings(
         f"{num_steps} training steps of the MovieLens model, a search by "
         f"exchanges every {interval}",
