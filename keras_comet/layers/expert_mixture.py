@@ -239,7 +239,8 @@ class ExpertMixture(keras.layers.Layer):
             return self._mix_recalled(rows, weights, searching)
         # XLA cannot compile a number of rows that depends on the data.
         if self.dispatch == "dense" or compiles_with_xla():
-            return self._mix_dense(rows, weights, self._call_expert)
+            outputs = self._call_all(rows, self._call_expert)
+            return self._mix_dense(outputs, weights)
         chosen = _find_chosen(weights)
         dense: tf.Tensor | bool = searching
         if self.dispatch == "auto":
@@ -249,7 +250,9 @@ class ExpertMixture(keras.layers.Layer):
             return self._mix_sparse(rows, weights, chosen, training)
         return tf.cond(
             dense,
-            lambda: self._mix_dense(rows, weights, self._call_expert_in_branch),
+            lambda: self._mix_dense(
+                self._call_all(rows, self._call_expert_in_branch), weights
+            ),
             lambda: self._mix_sparse(rows, weights, chosen, training),
         )
 
@@ -260,39 +263,28 @@ class ExpertMixture(keras.layers.Layer):
         searching: tf.Tensor | bool,
     ) -> list[tf.Tensor]:
         """Mixes what all experts made of these rows when they first came."""
-        outputs = recall(  # (rows, num_experts, ...)
+        outputs = recall(  # (num_experts, rows, ...)
             self,
             rows,
-            lambda: tf.stack(self._call_all(rows, self._call_expert), axis=1),
+            lambda: tf.stack(self._call_all(rows, self._call_expert)),
         )
-        shape = [-1, self.num_experts] + [1] * len(self._output_shape)
-
-        def mix_all() -> list[tf.Tensor]:
-            return [
-                tf.reduce_sum(
-                    tf.math.multiply_no_nan(
-                        outputs,
-                        tf.reshape(tf.cast(each, outputs.dtype), shape),
-                    ),
-                    axis=1,
-                )
-                for each in weights
-            ]
 
         def mix_chosen() -> list[tf.Tensor]:
             pairs = find_routed_pairs(_find_chosen(weights))
-            chosen = tf.gather_nd(outputs, pairs.indices)
+            chosen = tf.gather_nd(outputs, tf.reverse(pairs.indices, axis=[1]))
             return tf.unstack(combine(chosen, pairs, tf.stack(weights)))
 
-        return tf.cond(searching, mix_all, mix_chosen)
+        return tf.cond(
+            searching,
+            lambda: self._mix_dense(
+                tf.unstack(outputs, num=self.num_experts), weights
+            ),
+            mix_chosen,
+        )
 
     def _mix_dense(
-        self,
-        rows: tf.Tensor,
-        weights: list[tf.Tensor],
-        call_expert: Callable[[int, tf.Tensor], tf.Tensor],
+        self, outputs: list[tf.Tensor], weights: list[tf.Tensor]
     ) -> list[tf.Tensor]:
-        outputs = self._call_all(rows, call_expert)
         # (rows,) -> (rows, 1, ...), to multiply along the trailing axes
         shape = [-1] + [1] * len(self._output_shape)
 
