@@ -116,10 +116,11 @@ def test_few_rows_leave_each_other_alone():
     np.testing.assert_allclose(found[1], expected[1], atol=1e-6)
 
 
-def test_trace_grows_slowly_with_the_number_of_experts():
-    # A step over 64 experts: a few operations for each, and no branch.
-    experts = keras_comet.StackedDenseExperts(64, [5, 3], "relu")
-    moe = keras_comet.MixtureOfExperts(experts, keras_comet.TopKGate(64))
+def trace_step(num_experts):
+    """The operations in the graph of a training step."""
+    experts = keras_comet.StackedDenseExperts(num_experts, [5, 3], "relu")
+    gate = keras_comet.TopKGate(num_experts)
+    moe = keras_comet.MixtureOfExperts(experts, gate)
     moe.build((None, 4))
     sources = variables(moe.trainable_weights)
 
@@ -132,10 +133,15 @@ def test_trace_grows_slowly_with_the_number_of_experts():
         .graph.as_graph_def()
     )
     functions = [each.node_def for each in graph.library.function]
-    types = [node.op for nodes in functions for node in nodes]
-    # The gradient of an index would be as large as all kernels, 256 times.
-    assert types.count("StridedSliceGrad") < 10
-    assert len(types) < 64 * 120
+    return [node.op for nodes in functions for node in nodes]
+
+
+def test_trace_grows_in_proportion_to_the_number_of_experts():
+    small, medium, large = (trace_step(n) for n in (8, 16, 32))
+    growth = (len(large) - len(medium)) / 16
+    assert growth <= 1.01 * (len(medium) - len(small)) / 8
+    # The gradient of an index would be as large as all kernels, for each.
+    assert large.count("StridedSliceGrad") < 10
 
 
 def test_variables_are_one_stack_for_each_layer():
