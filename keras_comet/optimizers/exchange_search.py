@@ -4,6 +4,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
@@ -23,9 +24,17 @@ from keras_comet.optimizers.sinkhorn_search import SinkhornSearch
 # Candidates that are compared before the best of them is taken.
 _COMPARED = 32
 
+# Where no exchange improves, so many of those that came nearest are followed
+# by a second one and a third: cycles of three or four experts.
+_WIDTH = 4
+_DEPTH = 2
+
+# Rotations of three are sought among so many outputs at most.
+_ROTATED = 64
+
 # The descent: found to recover planted orders of 64 experts.
-_DESCENT_STEPS = 100
-_DESCENT_RATE = 0.3
+_DESCENT_STEPS = 200
+_DESCENT_RATE = 0.1
 
 # A smaller relative gain is rounding, not progress.
 _SMALLEST_GAIN = 1e-6
@@ -43,6 +52,14 @@ class _Place(NamedTuple):
     row: int
 
 
+class _Found(NamedTuple):
+    """Where a search is: orders, their loss, and the moves that led there."""
+
+    orders: Orders
+    loss: float
+    moves: int
+
+
 def exchange_search(
     loss_fn: Callable[[], Any],
     permutations: Sequence[ExpertPermutation],
@@ -57,9 +74,13 @@ def exchange_search(
        of two experts by their first-order gain.
     3. The true loss of each candidate is computed, a few at a time; the best
        that improves is taken, and the search goes on at 1.
-    4. Where the most promising fail, gradient descent on a soft P
-       (`SinkhornSearch`) proposes one far from here, once a search.
-    5. If no exchange improves, the result is certified: a local optimum.
+    4. Where the most promising fail, rotations of three experts are tried.
+       Then gradient descent on a soft P (`SinkhornSearch`) proposes other
+       beginnings, one far away and one near, and the best end is kept. (Not
+       where trying all exchanges is cheaper, as with up to 20 experts.)
+    5. From there on all exchanges are tried. If none improves, the result is
+       certified: a local optimum. The few that came nearest are followed by a
+       second and a third exchange; if one of those improves, on at 1.
 
     Deterministic. Between candidates only P changes, so that in eager code
     the gates and experts of this package run once for all of them.
@@ -109,58 +130,90 @@ class _Search:
         self._max_seconds = max_seconds
         # What the search leaves behind, also when it is interrupted.
         self._best = [np.array(each.assignment) for each in permutations]
+        self._best_loss = math.inf
         self._evaluations = -1  # the loss at the start is no candidate's
         self._begin = time.monotonic()
         self._budget_ended = False
-        self._has_descended = False
+        self._certified = False
+        self._rejected: list[tuple[float, Orders]] = []
 
     def run(self) -> SearchReport:
-        loss = loss_before = float(self._compute_loss())
-        moves = 0
-        all_tried = False
+        loss_before = self._best_loss = float(self._compute_loss())
         try:
-            while math.isfinite(loss) and not (all_tried or self._budget_ended):
-                better = self._find_better(loss)
-                if better is None:
-                    all_tried = not self._budget_ended
-                else:
-                    loss = better
-                    moves += 1
+            found = self._climb(_Found(self._best, loss_before, 0), False)
+            for near in (False, True) if self._has_many_exchanges() else ():
+                if math.isfinite(loss_before) and not self._must_stop():
+                    other = self._climb(self._descend(found, near), False)
+                    if other.loss < found.loss:
+                        found = other
+            found = self._climb(found, True)
         finally:
             self._settle(self._best)
         return SearchReport(
             loss_before=loss_before,
-            loss_after=loss,
-            moves=moves,
+            loss_after=self._best_loss,
+            moves=found.moves,
             evaluations=self._evaluations,
-            certified=all_tried,
+            certified=self._certified,
             seconds=time.monotonic() - self._begin,
         )
 
-    def _find_better(self, loss: float) -> float | None:
-        """Takes the best of the first few candidates that improve, if any.
+    def _has_many_exchanges(self) -> bool:
+        """Whether trying all costs more than a descent."""
+        counts = [
+            math.comb(self._permutations[place.permutation].num_experts, 2)
+            for place in self._places
+        ]
+        return sum(counts) > _DESCENT_STEPS
 
-        Returns:
-            The loss there, or `None` if none improves or the budget ended.
+    def _climb(self, found: _Found, thorough: bool) -> _Found:
+        """Takes moves until none improves, or the budget ends.
+
+        Args:
+            found: where to begin.
+            thorough: bool. Whether to try all exchanges, or promising moves.
         """
-        if self._must_stop():
-            return None
-        bound = loss - _SMALLEST_GAIN * abs(loss)
-        improved = False
-        for few in self._candidates(self._best):
-            for candidate in few:
-                if self._must_stop():
-                    break
-                self._use(candidate)
-                value = float(self._compute_loss())
-                if value < bound:
-                    self._best, bound = candidate, value
-                    improved = True
-            if improved:
-                return bound
-            if self._budget_ended:
+        while math.isfinite(found.loss) and not self._must_stop():
+            better = self._find_better(found, thorough)
+            if better is None:
                 break
+            found = better
+        return found
+
+    def _find_better(self, found: _Found, thorough: bool) -> _Found | None:
+        """The best of the first few candidates among which one improves."""
+        self._certified = False
+        self._rejected = []
+        for few in self._candidates(found.orders, thorough):
+            better = self._try(few, found)
+            if better is not None or self._budget_ended:
+                return better
         return None
+
+    def _try(
+        self, candidates: Iterable[Orders], found: _Found
+    ) -> _Found | None:
+        """The best of the candidates, if it improves; notes the others."""
+        better = None
+        bound = found.loss - _SMALLEST_GAIN * abs(found.loss)
+        for candidate in candidates:
+            if self._must_stop():
+                break
+            value = self._evaluate(candidate)
+            if value < bound:
+                better, bound = candidate, value
+            elif math.isfinite(value):
+                self._rejected.append((value, candidate))
+        if better is None:
+            return None
+        return _Found(better, bound, found.moves + 1)
+
+    def _evaluate(self, orders: Orders) -> float:
+        self._use(orders)
+        value = float(self._compute_loss())
+        if value < self._best_loss:
+            self._best, self._best_loss = orders, value
+        return value
 
     def _must_stop(self) -> bool:
         spent = time.monotonic() - self._begin
@@ -171,18 +224,34 @@ class _Search:
             self._budget_ended = True
         return self._budget_ended
 
-    def _candidates(self, orders: Orders) -> Iterator[list[Orders]]:
-        """Yields all neighbours of these orders, a few promising ones first."""
-        neighbours = self._neighbours(orders)
+    def _candidates(
+        self, orders: Orders, thorough: bool
+    ) -> Iterator[list[Orders]]:
+        """Yields neighbours of these orders, the most promising first."""
+        costs = self._first_order_costs(orders)
+        neighbours = self._neighbours(orders, costs)
         yield list(itertools.islice(neighbours, _COMPARED))
-        if not self._has_descended:
-            self._has_descended = True
-            yield self._descend(orders)
+        yield list(self._rotations(orders, costs))
+        if not thorough:
+            return
         while few := list(itertools.islice(neighbours, _COMPARED)):
             yield few
+        self._certified = True
+        yield from self._follow_nearest()
 
-    def _neighbours(self, orders: Orders) -> Iterator[Orders]:
-        costs = self._first_order_costs(orders)
+    def _follow_nearest(self) -> Iterator[list[Orders]]:
+        """Yields neighbours of those that came nearest to an improvement."""
+        for _ in range(_DEPTH):
+            nearest = sorted(self._rejected, key=lambda each: each[0])[:_WIDTH]
+            self._rejected = []
+            for _, orders in nearest:
+                costs = self._first_order_costs(orders)
+                neighbours = self._neighbours(orders, costs)
+                yield list(itertools.islice(neighbours, _COMPARED))
+
+    def _neighbours(
+        self, orders: Orders, costs: list[np.ndarray[Any, Any]]
+    ) -> Iterator[Orders]:
         proposals = [_assign(cost).numpy() for cost in costs]
         if len(self._places) > 1:
             yield self._replace(orders, dict(enumerate(proposals)))
@@ -190,9 +259,43 @@ class _Search:
             yield self._replace(orders, {place: proposal})
         yield from self._exchanges(orders, costs)
 
-    def _descend(self, orders: Orders) -> list[Orders]:
-        """Proposes what gradient descent on soft permutations ends at."""
-        self._use(orders)
+    def _rotations(
+        self, orders: Orders, costs: list[np.ndarray[Any, Any]]
+    ) -> Iterator[Orders]:
+        """Yields the rotations of three experts of most first-order gain."""
+        rotations = []
+        for place, cost in enumerate(costs):
+            order = self._at(orders, place)
+            # move[i, j]: what output i going to the expert of j changes.
+            move = cost[:, order] - np.diag(cost[:, order])[:, np.newaxis]
+            restless = np.argsort(move.min(axis=1))[:_ROTATED]
+            move = move[np.ix_(restless, restless)]
+            change = move[:, :, np.newaxis] + move + move.T[:, np.newaxis]
+            index = np.arange(len(restless))
+            i, j, k = np.ix_(index, index, index)
+            # Each rotation once, and three different outputs.
+            change = np.where((i < j) & (i < k) & (j != k), change, np.inf)
+            best = np.argsort(change, axis=None)[:_COMPARED]
+            rotations += [
+                (change.flat[flat], place, restless[list(triple)])
+                for flat in best
+                if np.isfinite(change.flat[flat])
+                for triple in [np.unravel_index(flat, change.shape)]
+            ]
+        rotations.sort(key=lambda each: each[0])
+        for _, place, triple in rotations[:_COMPARED]:
+            order = self._at(orders, place).copy()
+            order[triple] = order[np.roll(triple, -1)]
+            yield self._replace(orders, {place: order})
+
+    def _descend(self, found: _Found, near: bool) -> _Found:
+        """Goes where gradient descent on soft permutations ends.
+
+        Args:
+            found: where to begin.
+            near: bool. Whether to begin half there, or spread out evenly.
+        """
+        self._use(found.orders)
         steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         descent = SinkhornSearch(
             temperature=1.0,
@@ -207,14 +310,16 @@ class _Search:
                 tf.Variable(tf.zeros(each.permutation_weights.shape))
                 for each in self._permutations
             ],
+            near=near,
         )
         for _ in range(_DESCENT_STEPS):
             if self._must_stop():
-                return []
+                return found
             descent.move_logits(self._compute_gradients())
             steps.assign_add(1)
             descent.move_permutations(self._permutations)
-        return [[np.array(each.assignment) for each in self._permutations]]
+        orders = [np.array(each.assignment) for each in self._permutations]
+        return _Found(orders, self._evaluate(orders), found.moves + 1)
 
     def _exchanges(
         self, orders: Orders, costs: list[np.ndarray[Any, Any]]

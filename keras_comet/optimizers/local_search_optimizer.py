@@ -248,7 +248,7 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
                 for each in self._permutations
             ]
             with tf.init_scope():
-                self._sinkhorn.begin(self._permutations, logits)
+                self._sinkhorn.begin(self._permutations, logits, near=True)
         if KERAS_3:
             super().build(variables)
         self._is_built = True

@@ -50,18 +50,25 @@ class SinkhornSearch:
         self.logits: list[Any] = []
 
     def begin(
-        self, permutations: Sequence[ExpertPermutation], logits: list[Any]
+        self,
+        permutations: Sequence[ExpertPermutation],
+        logits: list[Any],
+        near: bool,
     ) -> None:
-        """Makes the permutations soft, half of the way to uniform.
+        """Makes the permutations soft.
 
-        Half of every output stays with its expert, so that gates and experts
-        still learn what belongs together; the other half tries the others.
+        Args:
+            permutations: list of `ExpertPermutation`.
+            logits: list of variables `(num_permutations, n, n)`.
+            near: bool. Whether half of every output stays with its expert, so
+                that gates and experts still learn what belongs together; or
+                else all experts get equal shares.
         """
         self.logits = logits
         self.adam.build(logits)
         temperature = _value_at(self._temperature, tf.constant(0, tf.int64))
         for permutation, variable in zip(permutations, logits, strict=True):
-            odds = math.log(max(permutation.num_experts - 1, 1))
+            odds = math.log(max(permutation.num_experts - 1, 1)) * near
             assigned = tf.one_hot(
                 tf.convert_to_tensor(permutation.assignment),
                 permutation.num_experts,
