@@ -88,7 +88,8 @@ class SearchLoss:
                 self._permutations, before, strict=True
             ):
                 permutation.assignment.assign(order[:, ::-1])
-            expected = float(self._compute(batch))
+            # Eagerly: to trace it takes longer, and is rarely needed again.
+            expected = float(self._compute_loss(batch))
             replayed = float(self._replay(batch, results))
         finally:
             for permutation, order in zip(

@@ -17,7 +17,7 @@ PROGRAMS = {
     "memory": (2, []),
     "serving_latency": (0, []),
     "training_profile": (0, []),
-    "local_search": (6, []),
+    "local_search": (7, []),
     "local_search_movielens": (0, []),
 }
 
