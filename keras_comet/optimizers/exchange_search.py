@@ -140,9 +140,13 @@ class _Search:
     def run(self) -> SearchReport:
         loss_before = self._best_loss = float(self._compute_loss())
         try:
-            found = self._climb(_Found(self._best, loss_before, 0), False)
-            for near in (False, True) if self._has_many_exchanges() else ():
-                if math.isfinite(loss_before) and not self._must_stop():
+            found = _Found(self._best, loss_before, 0)
+            # Where trying all is cheap, that is all there is to do.
+            if self._has_many_exchanges():
+                found = self._climb(found, False)
+                for near in (False, True):
+                    if not math.isfinite(found.loss) or self._must_stop():
+                        break
                     other = self._climb(self._descend(found, near), False)
                     if other.loss < found.loss:
                         found = other

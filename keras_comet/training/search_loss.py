@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_comet._keras import KERAS_3
-from keras_comet._keras import keras
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.ops.recall import recording
 from keras_comet.ops.recall import replaying
+from keras_comet.training.model_loss import compute_loss
+from keras_comet.training.model_loss import unpack_batch
 
 # Sums in another order differ in float32; other inputs differ by far more.
 _TOLERANCE = 1e-4
@@ -64,10 +64,9 @@ class SearchLoss:
         return loss * strategy.num_replicas_in_sync
 
     def _compute_replica_loss(self, batch: Any) -> tf.Tensor:
-        x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+        x, y, weights = unpack_batch(self._model, batch)
         outputs = self._model(x, training=False)
-        arguments = {"training": False} if KERAS_3 else {}
-        return self._model.compute_loss(x, y, outputs, weights, **arguments)
+        return compute_loss(self._model, x, y, outputs, weights, training=False)
 
     def _record_loss(self, batch: Any) -> tuple[tf.Tensor, list[tf.Tensor]]:
         with recording() as results:

@@ -4,8 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_comet._keras import flatten_layers
-from keras_comet.gates.expert_permutation import ExpertPermutation
+from keras_comet.gates.expert_permutation import find_permutations
 from keras_comet.optimizers import LocalSearchOptimizer
 from keras_comet.optimizers import SearchReport
 from keras_comet.training.search_loss import SearchLoss
@@ -34,16 +33,6 @@ def find_local_search(optimizer: Any) -> LocalSearchOptimizer:
     return inner
 
 
-def find_searched(model: Any) -> list[ExpertPermutation]:
-    """Lists the permutations of a model that may be searched, each once."""
-    found = {
-        id(layer): layer
-        for layer in flatten_layers(model)
-        if isinstance(layer, ExpertPermutation) and layer.trainable
-    }
-    return list(found.values())
-
-
 class Searcher:
     """Searches the permutations of a model on batches of data.
 
@@ -60,7 +49,7 @@ class Searcher:
         max_seconds: float | None = None,
     ) -> None:
         self.optimizer = find_local_search(model.optimizer)
-        self.permutations = find_searched(model)
+        self.permutations = find_permutations(model.trainable_variables)
         self._model = model
         self._max_evaluations = max_evaluations
         self._max_seconds = max_seconds
@@ -80,14 +69,13 @@ class Searcher:
         Returns:
             The report. Metrics of the model are left as they were.
         """
-        weigh = getattr(self._model, "weigh_labels", lambda batch: batch)
         # compute_loss also updates the running means that fit() reports.
         metrics = self._model.metrics
         variables = [v for metric in metrics for v in metric.variables]
         values = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
         try:
             return self.optimizer.search(
-                self._loss.on(weigh(batch)),
+                self._loss.on(batch),
                 self.permutations,
                 self._max_evaluations,
                 self._max_seconds,

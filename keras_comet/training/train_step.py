@@ -5,7 +5,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import KERAS_3
-from keras_comet._keras import keras
+from keras_comet.training.model_loss import compute_loss
+from keras_comet.training.model_loss import unpack_batch
 
 
 def build_for_training(model: Any, batch: Any) -> None:
@@ -17,9 +18,9 @@ def build_for_training(model: Any, batch: Any) -> None:
     """
 
     def evaluate() -> None:
-        x, y, weights = _unpack(model, batch)
+        x, y, weights = unpack_batch(model, batch)
         outputs = model(x, training=False)
-        _compute_loss(model, x, y, outputs, weights, training=False)
+        _compute_and_count_loss(model, x, y, outputs, weights, training=False)
         model.compute_metrics(x, y, outputs, weights)
 
     model.distribute_strategy.run(evaluate)
@@ -36,10 +37,12 @@ def train_step(model: Any, batch: Any) -> None:
     """
     optimizer = model.optimizer
     variables = model.trainable_variables
-    x, y, weights = _unpack(model, _own_rows(batch))
+    x, y, weights = unpack_batch(model, _own_rows(batch))
     with tf.GradientTape() as tape:
         outputs = model(x, training=True)
-        loss = _compute_loss(model, x, y, outputs, weights, training=True)
+        loss = _compute_and_count_loss(
+            model, x, y, outputs, weights, training=True
+        )
         if KERAS_3:
             loss = optimizer.scale_loss(loss)
     if KERAS_3:
@@ -51,17 +54,12 @@ def train_step(model: Any, batch: Any) -> None:
     model.compute_metrics(x, y, outputs, weights)
 
 
-def _unpack(model: Any, batch: Any) -> Any:
-    weigh = getattr(model, "weigh_labels", lambda batch: batch)
-    return keras.utils.unpack_x_y_sample_weight(weigh(batch))
-
-
-def _compute_loss(
+def _compute_and_count_loss(
     model: Any, x: Any, y: Any, outputs: Any, weights: Any, training: bool
 ) -> tf.Tensor:
+    loss = compute_loss(model, x, y, outputs, weights, training)
     if not KERAS_3:
-        return model.compute_loss(x, y, outputs, weights)
-    loss = model.compute_loss(x, y, outputs, weights, training=training)
+        return loss
     # Keras 3 leaves the running mean of the loss to the training step.
     for metric in model.metrics:
         if metric.name == "loss":

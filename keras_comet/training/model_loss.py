@@ -1,0 +1,42 @@
+"""The loss of any compiled model, under either Keras."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_comet._keras import KERAS_3
+from keras_comet._keras import keras
+
+
+def unpack_batch(model: Any, batch: Any) -> tuple[Any, Any, Any]:
+    """Splits a batch; a recommender also weighs missing labels.
+
+    Args:
+        model: Keras model.
+        batch: tuple `(x, y)` or `(x, y, sample_weight)`.
+
+    Returns:
+        A tuple `(x, y, sample_weight)`.
+    """
+    weigh = getattr(model, "weigh_labels", lambda batch: batch)
+    return keras.utils.unpack_x_y_sample_weight(weigh(batch))
+
+
+def compute_loss(
+    model: Any, x: Any, y: Any, outputs: Any, weights: Any, training: bool
+) -> tf.Tensor:
+    """The loss that a model was compiled with, and of its regularizers.
+
+    Args:
+        model: Keras model, compiled.
+        x: its inputs.
+        y: the labels.
+        outputs: what the model returned.
+        weights: sample weights, or `None`.
+        training: bool. Keras 3 alone is told.
+
+    Returns:
+        A scalar tensor.
+    """
+    arguments = {"training": training} if KERAS_3 else {}
+    return model.compute_loss(x, y, outputs, weights, **arguments)
