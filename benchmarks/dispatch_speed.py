@@ -2,12 +2,14 @@
 
     python -m benchmarks.dispatch_speed [--smoke] [--rounds N]
 
-Routing weights are given, so that density and skew are known. "Dense" in a
-bar is the fastest of three ways to compute all experts: a loop, einsum over
+Routing weights are given, so that density and skew are known; all sides but
+PyTorch's scale and normalize them, as a gate that trains does. "Dense" in a bar
+is the fastest of three ways to compute all experts: a loop, einsum over
 stacked kernels, and keras_comet with `dispatch="dense"`. "One expert" is one
 dense expert on as many rows as there are (row, expert) pairs.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -79,15 +81,20 @@ class Case:
         def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             return tf.function(function, input_signature=signature)
 
+        def gated(mix: Callable[..., Any]) -> Callable[..., Any]:
+            return compiled(
+                workloads.with_gates(mix, num_experts, num_gates)[0]
+            )
+
         self.compiled = {
             "keras_comet auto": compiled(self._mixture("auto")),
             "keras_comet sparse": compiled(self._mixture("sparse")),
             "keras_comet dense": compiled(self._mixture("dense")),
-            "dense loop": compiled(
+            "dense loop": gated(
                 lambda x, w: baselines.dense_loop(self.perceptrons, x, w)
             ),
-            "dense einsum": compiled(lambda x, w: self.einsum(x, w)),
-            "masked loop": compiled(
+            "dense einsum": gated(lambda x, w: self.einsum(x, w)),
+            "masked loop": gated(
                 lambda x, w: baselines.masked_loop(self.perceptrons, x, w)
             ),
         }
@@ -281,8 +288,8 @@ def compare_convolutions(report: Report, rounds: int, smoke: bool) -> None:
     }
     for name in ("dense_loop", "masked_loop"):
         baseline = getattr(baselines, name)
-        functions[name.replace("_", " ")] = lambda x, w, baseline=baseline: (
-            baseline(experts, x, w)
+        functions[name.replace("_", " ")], _ = workloads.with_gates(
+            functools.partial(baseline, experts), num_experts, 1
         )
     compiled = {
         name: bind(tf.function(f, input_signature=signature), rows, weights)

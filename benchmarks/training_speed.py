@@ -2,10 +2,12 @@
 
     python -m benchmarks.training_speed [--smoke] [--rounds N]
 
-A step is forward, backward and Adam. For MovieLens, two equal models, one
-with `dispatch="auto"` and one with `"dense"`, train in turns, an epoch each.
+A step is forward, backward and Adam, of experts and gates on all sides. For
+MovieLens, two equal models, one with `dispatch="auto"` and one with `"dense"`,
+train in turns, an epoch each.
 """
 
+import functools
 import statistics
 import time
 import warnings
@@ -108,15 +110,21 @@ def compare_step(
         steps[f"keras_comet {dispatch}"] = make_step(
             mix, mixture.trainable_variables
         )
+
+    def add_baseline(name: str, mix: Any, variables: Sequence[Any]) -> None:
+        gated, scales = workloads.with_gates(mix, num_experts, num_gates)
+        steps[name] = make_step(gated, [*variables, *scales])
+
     for name in ("dense_loop", "masked_loop"):
         experts = baselines.make_perceptrons(layers, relu_last)
-        steps[name.replace("_", " ")] = make_step(
-            _with_experts(getattr(baselines, name), experts),
+        add_baseline(
+            name.replace("_", " "),
+            functools.partial(getattr(baselines, name), experts),
             [v for expert in experts for v in expert.trainable_variables],
         )
     if batch * num_experts * max(widths) <= _EINSUM_UP_TO:
         einsum = baselines.DenseEinsum(layers, relu_last)
-        steps["dense einsum"] = make_step(einsum, einsum.trainable_variables)
+        add_baseline("dense einsum", einsum, einsum.trainable_variables)
     x, w = tf.constant(rows), [tf.constant(each) for each in weights]
     calls = {name: bind(step, x, w) for name, step in steps.items()}
     if torch_baseline.is_available():
@@ -129,12 +137,6 @@ def compare_step(
     )
     report.add_timings("Training step, ms", timings, case=label)
     return label, timings
-
-
-def _with_experts(
-    mix: Callable[..., Any], experts: Sequence[baselines.Expert]
-) -> Callable[..., Any]:
-    return lambda rows, routing_weights: mix(experts, rows, routing_weights)
 
 
 def compare_sparse_step(

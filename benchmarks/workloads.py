@@ -170,6 +170,27 @@ def make_mixture(experts, num_gates: int, dispatch: str, dtype="float32"):
     )
 
 
+def with_gates(mix, num_experts: int, num_gates: int):
+    """Lets a baseline run, and train, the gates that our mixture has.
+
+    Returns:
+        A function like `mix`, of rows and a list of routing weights, and the
+        variables of the gates.
+    """
+    gates = [GivenWeights(num_experts) for _ in range(num_gates)]
+    for gate in gates:
+        gate.build((None, num_experts))
+
+    def call(rows, routing_weights):
+        weights = [
+            gate(each)
+            for gate, each in zip(gates, routing_weights, strict=True)
+        ]
+        return mix(rows, weights)
+
+    return call, [v for gate in gates for v in gate.trainable_variables]
+
+
 def as_function(mixture):
     """The mixture as a function of rows and a list of routing weights."""
 

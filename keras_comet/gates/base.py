@@ -17,6 +17,7 @@ from keras_comet._keras import keras
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import as_matrix
 from keras_comet.gates.precision import full_precision
+from keras_comet.ops.normalize import normalize
 from keras_comet.ops.recall import recall
 
 # A float, or a Keras learning rate schedule, whose type mypy cannot see.
@@ -143,8 +144,9 @@ class Gate(keras.layers.Layer):
             training: bool. Whether regularizers are wanted and noise is on.
 
         Returns:
-            The selectors' weights `(..., num_selectors, num_experts)`, and
-            the gate's own regularizers: functions that compute the penalty,
+            The selectors' weights `(..., num_selectors, num_experts)`, which
+            are normalized after the permutation, and the gate's own
+            regularizers: functions that compute the penalty,
             under the name of the attribute that holds its weight.
         """
         raise NotImplementedError(
@@ -174,9 +176,7 @@ class Gate(keras.layers.Layer):
             routing_weights = tf.reduce_sum(selector_weights, axis=-2)
         else:
             routing_weights = self.permutation(selector_weights)
-        routing_weights /= tf.reduce_sum(
-            routing_weights, axis=-1, keepdims=True
-        )
+        routing_weights = normalize(routing_weights)
         if training:
             self._add_penalties(
                 {

@@ -14,7 +14,7 @@ from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import small_logits
 from keras_comet.gates.smooth_step_gate import SmoothStepGate
 from keras_comet.ops import leaf_probabilities
-from keras_comet.ops import leaf_softmax
+from keras_comet.ops import leaf_weights
 from keras_comet.ops import smooth_step
 from keras_comet.ops.linear import linear
 
@@ -152,14 +152,16 @@ class COMETGate(SmoothStepGate):
     ) -> tuple[tf.Tensor, dict[str, Callable[[], tf.Tensor]]]:
         # Shapes (..., k, n - 1) for splits and (..., k, n) for leaves.
         split_logits = linear(
-            routing_inputs, self.split_kernel, self.split_bias
+            routing_inputs, self.rescaled(self.split_kernel), self.split_bias
         )
-        leaf_logits = linear(routing_inputs, self.leaf_kernel, self.leaf_bias)
+        leaf_logits = linear(
+            routing_inputs, self.rescaled(self.leaf_kernel), self.leaf_bias
+        )
         splits = self.choose(
             soft=lambda width: smooth_step(split_logits, width),
             hard=lambda: tf.cast(split_logits >= 0.0, split_logits.dtype),
         )
         reached = leaf_probabilities(splits)
-        return leaf_softmax(leaf_logits, reached), {
+        return leaf_weights(leaf_logits, reached), {
             "entropy_weight": lambda: regularizers.entropy(reached)
         }

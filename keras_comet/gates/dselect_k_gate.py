@@ -178,10 +178,14 @@ class DSelectKGate(SmoothStepGate):
         # Shapes (..., k, m) for digits and (..., k) for the mixture.
         if self.example_conditioned:
             digit_logits = linear(
-                routing_inputs, self.selector_kernel, self.selector_bias
+                routing_inputs,
+                self.rescaled(self.selector_kernel),
+                self.selector_bias,
             )
             weight_logits = linear(
-                routing_inputs, self.weight_kernel, self.weight_bias
+                routing_inputs,
+                self.rescaled(self.weight_kernel),
+                self.weight_bias,
             )
         else:
             leading = tf.zeros_like(routing_inputs[..., :1])

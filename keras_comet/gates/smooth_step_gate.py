@@ -34,9 +34,9 @@ class SmoothStepGate(Gate):
 
     The first training batch measures the scale of the routing inputs, if the
     kernels have their default initializer, which counts on inputs of about
-    unit variance. From then on the inputs are divided by `input_scale`, which
-    brings their root mean square into the range from 0.02 to 2, and is 1 if
-    it is there already.
+    unit variance. From then on the kernels are divided by `input_scale`, as
+    if the inputs were: it brings their root mean square into the range from
+    0.02 to 2, and is 1 if it is there already.
 
     Args:
         num_experts: int. Number of experts, at least 1.
@@ -161,9 +161,18 @@ class SmoothStepGate(Gate):
     ) -> tf.Tensor:
         training = training is not None and bool(training)
         # Strings are refused where they would be multiplied.
-        if self._counts_on_scale() and routing_inputs.dtype != tf.string:
-            routing_inputs = self._rescale(
-                tf.cast(routing_inputs, self.compute_dtype), training
+        if (
+            training
+            and self._counts_on_scale()
+            and routing_inputs.dtype != tf.string
+        ):
+            scale = tf.convert_to_tensor(self.input_scale)
+            self.input_scale.assign(
+                tf.cond(
+                    scale > 0.0,
+                    lambda: scale,
+                    lambda: _measure(routing_inputs),
+                )
             )
         routing_weights = super().call(routing_inputs, training=training)
         if training and self.is_steered:
@@ -179,18 +188,19 @@ class SmoothStepGate(Gate):
     def _counts_on_scale(self) -> bool:
         return self.kernel_initializer is None
 
-    def _rescale(self, routing_inputs: tf.Tensor, training: bool) -> tf.Tensor:
+    def rescaled(self, kernel: Any) -> tf.Tensor:
+        """A kernel that brings routing inputs to the scale it counts on.
+
+        Dividing it costs less than dividing the inputs.
+        """
+        kernel = tf.convert_to_tensor(kernel)
+        if not self._counts_on_scale():
+            return kernel
         if self._constants is not None:
             scale = self._constants[1]
-            return routing_inputs if scale == 1.0 else routing_inputs / scale
+            return kernel if scale == 1.0 else kernel / scale
         scale = tf.convert_to_tensor(self.input_scale)
-        if training:
-            scale = tf.cond(
-                scale > 0.0, lambda: scale, lambda: _measure(routing_inputs)
-            )
-            self.input_scale.assign(scale)
-        divisor = tf.where(scale > 0.0, scale, 1.0)
-        return routing_inputs / tf.cast(divisor, routing_inputs.dtype)
+        return kernel / tf.cast(tf.where(scale > 0.0, scale, 1.0), kernel.dtype)
 
     def _record(self, routing_weights: tf.Tensor) -> None:
         rows = tf.stop_gradient(

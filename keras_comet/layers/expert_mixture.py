@@ -208,18 +208,18 @@ class ExpertMixture(keras.layers.Layer):
         leading = tf.shape(features)[:leading_rank]
         static_leading = features.shape[:leading_rank]
         row_shape = features.shape[leading_rank:]
-        rows = tf.reshape(features, [-1, *row_shape])
+        rows = features
+        if leading_rank > 1:
+            rows = tf.reshape(features, [-1, *row_shape])
         # As many as there are rows: one row of weights must not broadcast.
         shape = [tf.shape(rows)[0], self.num_experts]
         weights = [tf.reshape(each, shape) for each in routing_weights]
         mixtures = self._mix_rows(rows, weights, training)
+        if leading_rank > 1:
+            shape = tf.concat([leading, self._output_shape], axis=0)
+            mixtures = [tf.reshape(mixture, shape) for mixture in mixtures]
         return [
-            tf.ensure_shape(
-                tf.reshape(
-                    mixture, tf.concat([leading, self._output_shape], axis=0)
-                ),
-                [*static_leading, *self._output_shape],
-            )
+            tf.ensure_shape(mixture, [*static_leading, *self._output_shape])
             for mixture in mixtures
         ]
 
@@ -271,7 +271,9 @@ class ExpertMixture(keras.layers.Layer):
 
         def mix_chosen() -> list[tf.Tensor]:
             pairs = find_routed_pairs(_find_chosen(weights))
-            chosen = tf.gather_nd(outputs, tf.reverse(pairs.indices, axis=[1]))
+            chosen = tf.gather_nd(
+                outputs, tf.stack([pairs.experts, pairs.rows], axis=1)
+            )
             return tf.unstack(combine(chosen, pairs, tf.stack(weights)))
 
         return tf.cond(
@@ -288,7 +290,10 @@ class ExpertMixture(keras.layers.Layer):
         # (rows,) -> (rows, 1, ...), to multiply along the trailing axes
         shape = [-1] + [1] * len(self._output_shape)
 
-        def mix(multiply: Callable[..., tf.Tensor]) -> list[tf.Tensor]:
+        def mix(
+            multiply: Callable[..., tf.Tensor], tensors: Sequence[tf.Tensor]
+        ) -> list[tf.Tensor]:
+            outputs = tensors[: self.num_experts]
             return [
                 tf.add_n(
                     [
@@ -305,18 +310,44 @@ class ExpertMixture(keras.layers.Layer):
                         )
                     ]
                 )
-                for each in weights
+                for each in tensors[self.num_experts :]
             ]
 
-        mixtures = mix(tf.multiply)
         # An expert may overflow on rows that are not routed to it. That is
-        # rare, and the product that allows for it slow.
-        finite = tf.reduce_all(
-            [tf.reduce_all(tf.math.is_finite(each)) for each in mixtures]
+        # rare, and the product that allows for it slow. The gradient is made
+        # by hand, as that of tf.cond is zeros for what was not done.
+        @tf.custom_gradient
+        def mix_fast(*tensors: tf.Tensor) -> Any:
+            mixtures = mix(tf.multiply, tensors)
+            finite = tf.reduce_all(
+                [tf.reduce_all(tf.math.is_finite(each)) for each in mixtures]
+            )
+
+            def gradient(*upstream: tf.Tensor) -> Any:
+                def differentiate(multiply: Callable[..., tf.Tensor]) -> Any:
+                    with tf.GradientTape() as tape:
+                        tape.watch(tensors)
+                        mixtures = mix(multiply, tensors)
+                    return tape.gradient(mixtures, tensors, list(upstream))
+
+                return tf.cond(
+                    finite,
+                    lambda: differentiate(tf.multiply),
+                    lambda: differentiate(tf.math.multiply_no_nan),
+                )
+
+            mixtures = tf.cond(
+                finite,
+                lambda: mixtures,
+                lambda: mix(tf.math.multiply_no_nan, tensors),
+            )
+            return mixtures, gradient
+
+        # The gradient of tf.cond does not find what a branch did not make.
+        mixtures: list[tf.Tensor] = mix_fast(
+            *[tf.identity(each) for each in (*outputs, *weights)]
         )
-        return tf.cond(
-            finite, lambda: mixtures, lambda: mix(tf.math.multiply_no_nan)
-        )
+        return mixtures
 
     def _call_all(
         self,
@@ -336,9 +367,7 @@ class ExpertMixture(keras.layers.Layer):
     ) -> list[tf.Tensor]:
         pairs = find_routed_pairs(chosen)
         if isinstance(self.experts, StackedDenseExperts):
-            outputs = self.experts.call_routed(
-                tf.gather(rows, pairs.indices[:, 0]), pairs.counts, training
-            )
+            outputs = self.experts.call_routed(rows, pairs, training)
         else:
             outputs = tf.concat(
                 [

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
+from keras_comet.ops import RoutedPairs
+from keras_comet.ops import gather_routed
 
 # Up to one row for so many experts, row after row is faster than expert
 # after expert (measured with 64 experts on two cores).
@@ -172,25 +174,26 @@ class StackedDenseExperts(keras.layers.Layer):
         return self._call_each(features, self._stacks())
 
     def call_routed(
-        self, features: tf.Tensor, counts: tf.Tensor, training: bool
+        self, features: tf.Tensor, pairs: RoutedPairs, training: bool
     ) -> tf.Tensor:
-        """Computes for each row one expert, the rows sorted by expert.
+        """Computes the experts of the pairs.
 
         Args:
             features: float tensor `(rows, features)`.
-            counts: int32 tensor `(num_experts,)`: rows of each expert.
+            pairs: what `find_routed_pairs` returned.
             training: bool. Whether dropout is on.
 
         Returns:
-            A tensor `(rows, units)`.
+            A tensor `(pairs, units)`.
         """
+        routed = gather_routed(features, pairs)
         stacks = self._stacks()
         if training:
-            return self._call_many(features, counts, stacks)
+            return self._call_many(routed, pairs, stacks)
         return tf.cond(
-            tf.shape(features)[0] <= self.num_experts // _FEW_ROWS,
-            lambda: self._call_few(features, counts, stacks),
-            lambda: self._call_many(features, counts, stacks),
+            tf.shape(routed)[0] <= self.num_experts // _FEW_ROWS,
+            lambda: self._call_few(routed, pairs, stacks),
+            lambda: self._call_many(routed, pairs, stacks),
         )
 
     def _stacks(self) -> list[tf.Tensor]:
@@ -202,21 +205,21 @@ class StackedDenseExperts(keras.layers.Layer):
         ]
 
     def _call_many(
-        self, features: tf.Tensor, counts: tf.Tensor, stacks: list[tf.Tensor]
+        self, routed: tf.Tensor, pairs: RoutedPairs, stacks: list[tf.Tensor]
     ) -> tf.Tensor:
         """Calls expert after expert, each on its rows."""
-        routed = tf.split(features, counts, num=self.num_experts)
-        return tf.concat(self._call_each(routed, stacks), axis=0)
+        features = tf.split(routed, pairs.counts, num=self.num_experts)
+        return tf.concat(self._call_each(features, stacks), axis=0)
 
     def _call_few(
-        self, features: tf.Tensor, counts: tf.Tensor, stacks: list[tf.Tensor]
+        self, routed: tf.Tensor, pairs: RoutedPairs, stacks: list[tf.Tensor]
     ) -> tf.Tensor:
         """Calls row after row, and reads the kernels of their experts only."""
 
         @tf.custom_gradient
-        def call_few(
-            features: tf.Tensor, counts: tf.Tensor, *stacks: tf.Tensor
-        ) -> Any:
+        def call_few(routed: tf.Tensor, *rest: tf.Tensor) -> Any:
+            pairs, stacks = RoutedPairs(*rest[:3]), list(rest[3:])
+
             def call_row(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
                 row, expert = pair
                 # Slices of a stack are views; a gather would copy them.
@@ -225,23 +228,23 @@ class StackedDenseExperts(keras.layers.Layer):
 
             # That of a slice would be as large as its stack, for each row.
             def gradient(upstream: tf.Tensor) -> Any:
-                sources = [features, *stacks]
+                sources = [routed, *stacks]
                 with tf.GradientTape() as tape:
                     tape.watch(sources)
-                    outputs = self._call_many(features, counts, list(stacks))
+                    outputs = self._call_many(routed, pairs, stacks)
                 found = tape.gradient(outputs, sources, upstream)
-                return found[0], None, *found[1:]
+                return found[0], None, None, None, *found[1:]
 
             outputs = tf.map_fn(
                 call_row,
-                (features, tf.repeat(tf.range(self.num_experts), counts)),
+                (routed, pairs.experts),
                 fn_output_signature=stacks[-1].dtype,
             )
             return tf.ensure_shape(outputs, [None, self.widths[-1]]), gradient
 
         # The gradient of tf.cond does not find what it captured elsewhere.
         return call_few(
-            *[tf.identity(each) for each in (features, counts, *stacks)]
+            *[tf.identity(each) for each in (routed, *pairs, *stacks)]
         )
 
     def _call_each(

@@ -5,7 +5,8 @@ from keras_comet.ops.dispatch import RoutedPairs
 from keras_comet.ops.dispatch import combine
 from keras_comet.ops.dispatch import dispatch
 from keras_comet.ops.dispatch import find_routed_pairs
-from keras_comet.ops.leaf_softmax import leaf_softmax
+from keras_comet.ops.dispatch import gather_routed
+from keras_comet.ops.leaf_weights import leaf_weights
 from keras_comet.ops.sinkhorn import sinkhorn
 from keras_comet.ops.smooth_step import smooth_step
 from keras_comet.ops.stable_hash import stable_hash
@@ -16,8 +17,9 @@ __all__ = [
     "combine",
     "dispatch",
     "find_routed_pairs",
+    "gather_routed",
     "leaf_probabilities",
-    "leaf_softmax",
+    "leaf_weights",
     "linear_assignment",
     "sinkhorn",
     "smooth_step",

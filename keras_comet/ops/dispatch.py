@@ -1,5 +1,6 @@
 """Sparse dispatch and combine: only the chosen (row, expert) pairs."""
 
+from typing import Any
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -11,11 +12,13 @@ class RoutedPairs(NamedTuple):
     """The (row, expert) pairs that routing chose, sorted by expert.
 
     Attributes:
-        indices: int64 tensor `(pairs, 2)`: row and expert of each pair.
+        rows: int64 tensor `(pairs,)`, ascending for each expert.
+        experts: int64 tensor `(pairs,)`, ascending.
         counts: int32 tensor `(num_experts,)`: rows that each expert gets.
     """
 
-    indices: tf.Tensor
+    rows: tf.Tensor
+    experts: tf.Tensor
     counts: tf.Tensor
 
 
@@ -28,10 +31,50 @@ def find_routed_pairs(chosen: tf.Tensor) -> RoutedPairs:
     Returns:
         The pairs and how many of them belong to each expert.
     """
-    by_expert = tf.transpose(chosen)
-    pairs = tf.where(by_expert)  # (pairs, 2): expert, row
-    counts = tf.math.count_nonzero(by_expert, axis=1, dtype=tf.int32)
-    return RoutedPairs(tf.reverse(pairs, axis=[1]), counts)
+    num_experts = chosen.shape[-1]
+    experts, rows = tf.unstack(tf.where(tf.transpose(chosen)), axis=1)
+    ends = tf.searchsorted(
+        experts, tf.range(num_experts, dtype=tf.int64), side="right"
+    )
+    counts = ends - tf.concat([[0], ends[:-1]], axis=0)
+    return RoutedPairs(rows, experts, counts)
+
+
+def gather_routed(features: tf.Tensor, pairs: RoutedPairs) -> tf.Tensor:
+    """Gathers the features of every pair.
+
+    Args:
+        features: tensor `(rows, ...)`.
+        pairs: what `find_routed_pairs` returned.
+
+    Returns:
+        A tensor `(pairs, ...)` in the order of `pairs`.
+    """
+    if not features.dtype.is_floating:
+        return tf.gather(features, pairs.rows)
+
+    @tf.custom_gradient
+    def gather(features: tf.Tensor, rows: tf.Tensor) -> Any:
+        # Sums over the pairs of a row: that of tf.gather uses one core.
+        def gradient(upstream: tf.Tensor) -> Any:
+            shape = tf.shape(features, out_type=tf.int64)
+            num_pairs = tf.shape(rows, out_type=tf.int64)
+            dtype = _sum_dtype(upstream)
+            found = sparse_product(
+                tf.ones(num_pairs, dtype),
+                tf.range(num_pairs[0]),
+                rows,
+                tf.stack([num_pairs[0], shape[0]]),
+                _as_matrix(tf.cast(upstream, dtype)),
+                transpose=True,
+            )
+            return tf.cast(tf.reshape(found, shape), features.dtype), None
+
+        return tf.gather(features, rows), gradient
+
+    # The gradient of tf.cond does not find what a branch did not make.
+    gathered: tf.Tensor = gather(tf.identity(features), tf.identity(pairs.rows))
+    return gathered
 
 
 def dispatch(features: tf.Tensor, pairs: RoutedPairs) -> list[tf.Tensor]:
@@ -46,7 +89,7 @@ def dispatch(features: tf.Tensor, pairs: RoutedPairs) -> list[tf.Tensor]:
     Returns:
         A list with one tensor `(counts[e], ...)` for each expert e.
     """
-    gathered = tf.gather(features, pairs.indices[:, 0])
+    gathered = gather_routed(features, pairs)
     return tf.split(gathered, pairs.counts, num=pairs.counts.shape[0])
 
 
@@ -68,26 +111,40 @@ def combine(
     Returns:
         A tensor `(..., rows, ...)`; rows without a pair are zero.
     """
-    *gates, num_rows, num_experts = tf.unstack(tf.shape(routing_weights))
-    weights = tf.reshape(routing_weights, [-1, num_experts])
-    # Not `> 0`: a NaN must reach the output of its row, not vanish.
-    entries = tf.where(tf.not_equal(weights, 0.0))  # (entries, 2)
-    positions = tf.tensor_scatter_nd_update(
-        tf.zeros([num_rows, num_experts], tf.int64),
-        pairs.indices,
-        tf.range(tf.shape(pairs.indices, out_type=tf.int64)[0]),
+    *gates, num_rows, num_experts = tf.unstack(
+        tf.shape(routing_weights, out_type=tf.int64)
     )
-    row_of_pair = entries[:, 0] % tf.cast(tf.maximum(num_rows, 1), tf.int64)
-    # The product knows no half precision, nor should a sum be made in it.
-    dtype = tf.float64 if expert_outputs.dtype == tf.float64 else tf.float32
-    outputs = tf.cast(expert_outputs, dtype)
-    units = tf.math.reduce_prod(tf.shape(outputs)[1:])
+    num_gates = tf.math.reduce_prod(gates) if gates else tf.ones([], tf.int64)
+    # (pairs, gates): the weight of each pair
+    places = pairs.rows * num_experts + pairs.experts
+    offsets = tf.range(num_gates) * num_rows * num_experts
+    weights = tf.gather(
+        tf.reshape(routing_weights, [-1]), places[:, tf.newaxis] + offsets
+    )
+    # Not `> 0`: a NaN must reach the output of its row, not vanish.
+    entries = tf.where(tf.not_equal(weights, 0.0))
+    pair, gate = tf.unstack(entries, axis=1)
+    dtype = _sum_dtype(expert_outputs)
+    num_pairs, *units = tf.unstack(tf.shape(expert_outputs, out_type=tf.int64))
     combined = sparse_product(
         tf.cast(tf.gather_nd(weights, entries), dtype),
-        entries[:, 0],
-        tf.gather_nd(positions, tf.stack([row_of_pair, entries[:, 1]], axis=1)),
-        tf.shape(weights, out_type=tf.int64)[0],
-        tf.reshape(outputs, [tf.shape(outputs)[0], units]),
+        pair,
+        gate * num_rows + tf.gather(pairs.rows, pair),
+        tf.stack([num_pairs, num_gates * num_rows]),
+        _as_matrix(tf.cast(expert_outputs, dtype)),
+        transpose=True,
     )
-    shape = [*gates, num_rows, *tf.unstack(tf.shape(outputs)[1:])]
+    shape = tf.stack([*gates, num_rows, *units])
     return tf.cast(tf.reshape(combined, shape), expert_outputs.dtype)
+
+
+def _sum_dtype(tensor: tf.Tensor) -> tf.DType:
+    # The product knows no half precision, nor should a sum be made in it.
+    return tf.float64 if tensor.dtype == tf.float64 else tf.float32
+
+
+def _as_matrix(tensor: tf.Tensor) -> tf.Tensor:
+    # Not -1: nothing can be inferred where there are no rows.
+    shape = tf.shape(tensor)
+    units = tf.math.reduce_prod(shape[1:])
+    return tf.reshape(tensor, tf.stack([shape[0], units]))

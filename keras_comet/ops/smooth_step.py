@@ -35,16 +35,13 @@ def smooth_step(inputs: tf.Tensor, gamma: float) -> tf.Tensor:
 
     @tf.custom_gradient
     def step(z: tf.Tensor) -> Any:
-        def unit() -> tf.Tensor:
-            return tf.clip_by_value(z / gamma + 0.5, 0.0, 1.0)
+        t = tf.clip_by_value(z / gamma + 0.5, 0.0, 1.0)
 
         # S'(z) = 6 t (1 - t) / gamma is zero where t is clipped, so that the
         # clip needs no gradient of its own, which would cost more than this.
         def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            t = unit()
             return upstream * (6.0 / gamma * t * (1.0 - t))
 
-        t = unit()
         return t * t * (3.0 - 2.0 * t), gradient
 
     return step(inputs)

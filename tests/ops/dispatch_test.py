@@ -5,18 +5,19 @@ import tensorflow as tf
 from keras_comet.ops import combine
 from keras_comet.ops import dispatch
 from keras_comet.ops import find_routed_pairs
+from keras_comet.ops import gather_routed
 from tests.helpers import gradients
 from tests.helpers import rows
 
 # Expert 1 is idle, row 1 has no expert, row 2 has two.
 CHOSEN = np.array([[1, 0, 0], [0, 0, 0], [1, 0, 1], [0, 0, 1]], bool)
+LISTED = [[0, 0], [2, 0], [2, 2], [3, 2]]
 
 
 def test_pairs_are_listed_by_expert():
     pairs = find_routed_pairs(tf.constant(CHOSEN))
-    np.testing.assert_array_equal(
-        pairs.indices, [[0, 0], [2, 0], [2, 2], [3, 2]]
-    )
+    np.testing.assert_array_equal(pairs.rows, [0, 2, 2, 3])
+    np.testing.assert_array_equal(pairs.experts, [0, 0, 2, 2])
     np.testing.assert_array_equal(pairs.counts, [2, 0, 2])
 
 
@@ -27,6 +28,46 @@ def test_each_expert_gets_its_rows():
     )
     for expert, found in enumerate(routed):
         np.testing.assert_array_equal(found, features[CHOSEN[:, expert]])
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3), ()])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_gathered_rows_get_the_sum_of_their_gradients(compiled, shape):
+    features, upstream = rows(4, *shape), rows(4, *shape, seed=1)
+
+    def run(features):
+        pairs = find_routed_pairs(tf.constant(CHOSEN))
+        _, [found] = gradients(
+            lambda: tf.reduce_sum(upstream * gather_routed(features, pairs)),
+            [features],
+        )
+        return found
+
+    found = (tf.function(run) if compiled else run)(tf.constant(features))
+    expected = np.zeros_like(features)
+    for pair, (row, _) in enumerate(LISTED):
+        expected[row] += upstream[pair]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_gradients_of_gathered_rows_are_summed_in_full_precision():
+    # 257 times 1: eight bits of mantissa end at 256.
+    pairs = find_routed_pairs(tf.ones([1, 257], tf.bool))
+    features = tf.ones([1, 1], tf.bfloat16)
+    _, [found] = gradients(
+        lambda: tf.reduce_sum(
+            tf.cast(gather_routed(features, pairs), "float32")
+        ),
+        [features],
+    )
+    assert found.dtype == tf.bfloat16
+    np.testing.assert_array_equal(found, tf.constant([[257.0]], tf.bfloat16))
+
+
+def test_ids_are_gathered_too():
+    pairs = find_routed_pairs(tf.constant(CHOSEN))
+    found = gather_routed(tf.constant(["a", "b", "c", "d"]), pairs)
+    np.testing.assert_array_equal(found, [b"a", b"c", b"c", b"d"])
 
 
 def combine_in_a_loop(outputs, pairs, weights, upstream):
@@ -40,9 +81,6 @@ def combine_in_a_loop(outputs, pairs, weights, upstream):
             from_outputs[pair] = weight * upstream[row]
             from_weights[row, expert] = np.sum(outputs[pair] * upstream[row])
     return mixture, from_outputs, from_weights
-
-
-LISTED = [[0, 0], [2, 0], [2, 2], [3, 2]]
 
 
 @pytest.mark.parametrize("compiled", [False, True])

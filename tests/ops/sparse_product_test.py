@@ -10,13 +10,14 @@ from tests.helpers import rows
 ROWS, COLUMNS = [0, 0, 2, 3, 3], [0, 2, 1, 2, 4]
 
 
-def multiply(values, dense):
+def multiply(values, dense, transpose=False):
     return sparse_product(
         values,
         tf.constant(ROWS, tf.int64),
         tf.constant(COLUMNS, tf.int64),
-        tf.constant(4, tf.int64),
+        tf.constant([4, 5], tf.int64),
         dense,
+        transpose,
     )
 
 
@@ -26,27 +27,33 @@ def matrix_of(values):
     return matrix
 
 
+@pytest.mark.parametrize("transpose", [False, True])
 @pytest.mark.parametrize("compiled", [False, True])
-def test_equals_the_dense_product_and_its_gradients(compiled):
-    values, dense, upstream = rows(5), rows(5, 3, seed=1), rows(4, 3, seed=2)
+def test_equals_the_dense_product_and_its_gradients(compiled, transpose):
+    heights = (5, 4) if transpose else (4, 5)
+    upstream, dense = (
+        rows(height, 3, seed=seed) for seed, height in enumerate(heights, 1)
+    )
+    values = rows(5)
 
     def run(values, dense):
         _, found = gradients(
-            lambda: tf.reduce_sum(upstream * multiply(values, dense)),
+            lambda: tf.reduce_sum(
+                upstream * multiply(values, dense, transpose)
+            ),
             [values, dense],
         )
-        return multiply(values, dense), *found
+        return multiply(values, dense, transpose), *found
 
     product, from_values, from_dense = (tf.function(run) if compiled else run)(
         tf.constant(values), tf.constant(dense)
     )
-    np.testing.assert_allclose(product, matrix_of(values) @ dense, atol=1e-6)
-    np.testing.assert_allclose(
-        from_values, (upstream @ dense.T)[ROWS, COLUMNS], atol=1e-6
-    )
-    np.testing.assert_allclose(
-        from_dense, matrix_of(values).T @ upstream, atol=1e-6
-    )
+    matrix, outer = matrix_of(values), upstream @ dense.T
+    if transpose:
+        matrix, outer = matrix.T, outer.T
+    np.testing.assert_allclose(product, matrix @ dense, atol=1e-6)
+    np.testing.assert_allclose(from_values, outer[ROWS, COLUMNS], atol=1e-6)
+    np.testing.assert_allclose(from_dense, matrix.T @ upstream, atol=1e-6)
 
 
 def test_has_second_derivatives():
@@ -66,10 +73,12 @@ def test_has_second_derivatives():
     np.testing.assert_allclose(found, expected[ROWS, COLUMNS], atol=1e-5)
 
 
-def test_what_no_entry_refers_to_is_not_read():
-    dense = rows(5, 3)
-    dense[3] = np.nan
-    assert np.isfinite(multiply(tf.ones([5]), tf.constant(dense))).all()
+@pytest.mark.parametrize(("transpose", "unused"), [(False, 3), (True, 1)])
+def test_what_no_entry_refers_to_is_not_read(transpose, unused):
+    dense = rows(4 if transpose else 5, 3)
+    dense[unused] = np.nan
+    found = multiply(tf.ones([5]), tf.constant(dense), transpose)
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (3, 0), (0, 3), (3, 2)])
@@ -78,7 +87,7 @@ def test_no_entries_give_zeros(shape):
     sources = [tf.zeros([0]), tf.ones([shape[1], 4])]
     product, found = gradients(
         lambda: sparse_product(
-            sources[0], none, none, tf.constant(shape[0], tf.int64), sources[1]
+            sources[0], none, none, tf.constant(shape, tf.int64), sources[1]
         ),
         sources,
     )

@@ -2,8 +2,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_comet.ops import leaf_softmax
+from keras_comet.ops import leaf_weights
 from tests.helpers import gradients
+
+
+def softmax(logits, reach):
+    weights = leaf_weights(logits, reach)
+    return weights / tf.reduce_sum(weights, axis=[-2, -1], keepdims=True)
 
 
 def test_is_the_softmax_over_all_leaves_weighted_by_reach():
@@ -13,7 +18,7 @@ def test_is_the_softmax_over_all_leaves_weighted_by_reach():
     weighted = reach * np.exp(logits.astype("float64"))
     expected = weighted / weighted.sum(axis=(-2, -1), keepdims=True)
     np.testing.assert_allclose(
-        leaf_softmax(tf.constant(logits), tf.constant(reach)),
+        softmax(tf.constant(logits), tf.constant(reach)),
         expected,
         atol=1e-6,
     )
@@ -23,7 +28,7 @@ def test_large_logit_of_an_unreached_leaf_is_harmless():
     logits = tf.constant([[[1e30, 0.0, -1e30]]])
     reach = tf.constant([[[0.0, 0.5, 0.5]]])
     weights, (from_logits, from_reach) = gradients(
-        lambda: leaf_softmax(logits, reach)[..., 1:2], [logits, reach]
+        lambda: softmax(logits, reach)[..., 1:2], [logits, reach]
     )
     np.testing.assert_array_equal(weights, [[[1.0]]])
     assert np.isfinite(from_logits).all()
@@ -31,7 +36,7 @@ def test_large_logit_of_an_unreached_leaf_is_harmless():
 
 
 def test_unreached_leaf_weighs_exactly_zero():
-    weights = leaf_softmax(
+    weights = leaf_weights(
         tf.constant([[[3.0, 2.0], [1.0, 0.0]]]),
         tf.constant([[[1.0, 0.0], [0.0, 1.0]]]),
     )
@@ -43,8 +48,8 @@ def test_a_constant_on_all_logits_changes_nothing(shift):
     logits = tf.constant([[[0.0, 1.0], [2.0, 3.0]]])
     reach = tf.fill([1, 2, 2], 0.5)
     np.testing.assert_allclose(
-        leaf_softmax(logits + shift, reach),
-        leaf_softmax(logits, reach),
+        softmax(logits + shift, reach),
+        softmax(logits, reach),
         # 1e4 in float32 keeps three digits after the point.
         atol=1e-3,
     )
@@ -55,12 +60,10 @@ def test_gradients_are_those_of_the_softmax():
     random = np.random.default_rng(1)
     logits = tf.constant(random.normal(size=(1, 2, 3)), tf.float32)
     reach = tf.constant(random.dirichlet(np.ones(3), (1, 2)), tf.float32)
-    weights = leaf_softmax(logits, reach).numpy().reshape(-1)
+    weights = softmax(logits, reach).numpy().reshape(-1)
     for index in range(6):
         _, found = gradients(
-            lambda index=index: tf.reshape(leaf_softmax(logits, reach), [-1])[
-                index
-            ],
+            lambda index=index: tf.reshape(softmax(logits, reach), [-1])[index],
             [logits, reach],
         )
         expected = weights[index] * (np.eye(6)[index] - weights)
