@@ -10,6 +10,7 @@ from keras_comet.ops.leaf_weights import leaf_weights
 from keras_comet.ops.sinkhorn import sinkhorn
 from keras_comet.ops.smooth_step import smooth_step
 from keras_comet.ops.stable_hash import stable_hash
+from keras_comet.ops.tree_routing import follow_splits
 from keras_comet.ops.tree_routing import leaf_probabilities
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "combine",
     "dispatch",
     "find_routed_pairs",
+    "follow_splits",
     "gather_routed",
     "leaf_probabilities",
     "leaf_weights",

@@ -1,4 +1,6 @@
-"""Several linear maps of the same inputs as one matrix product."""
+"""Several linear maps of the same inputs: all of them, or some for each row."""
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -38,3 +40,31 @@ def linear(
             outputs += tf.reshape(bias, [-1])
         outputs = tf.reshape(outputs, shape)
     return tf.ensure_shape(outputs, [*inputs.shape[:-1], *units])
+
+
+def linear_at(
+    inputs: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Prepares `y[..., j] = inputs[...] . kernel[:, j, i] + bias[j, i]`.
+
+    Args:
+        inputs: float or integer tensor `(..., d)`.
+        kernel: float tensor `(d, j, u)` of static shape.
+        bias: float tensor `(j, u)`.
+
+    Returns:
+        A function of int tensors `(..., j)`, i for each row and j, which
+        returns `(..., j)`. It computes these maps only.
+    """
+    depth, groups, units = kernel.shape
+    inputs = tf.cast(inputs, kernel.dtype)
+    # Rows of memory, which are gathered much faster than columns.
+    kernels = tf.reshape(tf.transpose(kernel, [1, 2, 0]), [-1, depth])
+    biases = tf.reshape(bias, [-1])
+
+    def apply(indices: tf.Tensor) -> tf.Tensor:
+        flat = indices + units * tf.range(groups, dtype=indices.dtype)
+        products = tf.linalg.matvec(tf.gather(kernels, flat), inputs)
+        return products + tf.gather(biases, flat)
+
+    return apply

@@ -1,5 +1,8 @@
 """Routing through a binary tree with any number of leaves."""
 
+import math
+from collections.abc import Callable
+
 import tensorflow as tf
 
 
@@ -51,6 +54,52 @@ def leaf_probabilities(split_probabilities: tf.Tensor) -> tf.Tensor:
     )
     return tf.ensure_shape(
         reach, [*split_probabilities.shape[:-1], num_splits + 1]
+    )
+
+
+def follow_splits(
+    goes_left: Callable[[tf.Tensor], tf.Tensor],
+    num_leaves: int,
+    root: tf.Tensor,
+) -> tf.Tensor:
+    """Goes from the root to one leaf, and asks the splits on the way only.
+
+    Args:
+        goes_left: function of an int32 tensor like `root` with a split each,
+            in heap order; returns bools, whether the left child is next.
+        num_leaves: int. Leaves of the tree, n.
+        root: int32 tensor of any shape, zeros: one walk for each of them.
+
+    Returns:
+        An int32 tensor like `root`: the leaves, counted from left to right as
+        in `leaf_probabilities`.
+
+    Example:
+
+    ```python
+    import tensorflow as tf
+    from keras_comet.ops import follow_splits
+
+    left = tf.constant([False, True])
+    root = tf.zeros([1], "int32")
+    follow_splits(lambda split: tf.gather(left, split), 3, root)
+    # [2]: to the right at the root, which is a leaf of the level above.
+    ```
+    """
+    num_splits = num_leaves - 1
+    full_levels = int(math.log2(num_leaves))
+    node = root
+    for level in range(math.ceil(math.log2(num_leaves))):
+        is_split = node < num_splits
+        left = goes_left(tf.minimum(node, num_splits - 1))
+        child = 2 * node + tf.where(left, 1, 2)
+        # Only on the last level some nodes are leaves already.
+        node = child if level < full_levels else tf.where(is_split, child, node)
+    # The first node of the deepest level and of the one above.
+    deepest, above = 2 ** (full_levels + 1) - 1, 2**full_levels - 1
+    num_split_above = num_splits - above
+    return tf.where(
+        node >= deepest, node - deepest, node - above + num_split_above
     )
 
 

@@ -45,6 +45,24 @@ def test_hard_routing_rounds_each_split_to_its_nearer_side(n):
     assert np.count_nonzero(gate(x), axis=-1).max() <= 2
 
 
+@pytest.mark.parametrize("n", [512, 600])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_many_experts_are_routed_along_the_paths_alike(n, compiled):
+    gate, weights = make_gate(n, gamma=3.0, hard_routing=True)
+    call = tf.function(gate) if compiled else gate
+    x = rows(12, 4)
+    expected = reference.comet(x, **weights, gamma=1e-12)
+    np.testing.assert_allclose(call(x), expected, atol=2e-6)
+    assert np.count_nonzero(call(x), axis=-1).max() <= 2
+    np.testing.assert_allclose(
+        gate(x.reshape(3, 4, 4)), expected.reshape(3, 4, n), atol=2e-6
+    )
+    # The way is chosen where the gate is called, not where it is traced.
+    gate.hard_routing = False
+    soft = reference.comet(x, **weights, gamma=3.0)
+    np.testing.assert_allclose(call(x), soft, atol=5e-6)
+
+
 @pytest.mark.parametrize("n", [3, 8, 13])
 def test_saturated_gate_selects_at_most_k(n):
     gate, weights = make_gate(n, k=2, gamma=1e-3)

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_comet.ops.linear import linear
+from keras_comet.ops.linear import linear_at
 from tests.helpers import rows
 
 
@@ -29,3 +30,19 @@ def test_no_outputs_in_a_graph_do_not_abort_the_process():
 
     outputs = no_outputs(tf.ones([3, 4]), tf.zeros([4, 2, 0]), tf.zeros([2, 0]))
     np.testing.assert_array_equal(outputs, np.ones((3, 2)))
+
+
+@pytest.mark.parametrize("leading", [(3,), (2, 3), (0,)])
+def test_linear_at_computes_the_maps_that_are_asked_for(leading):
+    x = rows(*leading, 4)
+    kernel, bias = rows(4, 2, 5, seed=1), rows(2, 5, seed=2)
+    everything = np.einsum("...d,dku->...ku", x, kernel) + bias
+    indices = np.random.default_rng(0).integers(0, 5, (*leading, 2))
+    found = linear_at(tf.constant(x), tf.constant(kernel), tf.constant(bias))(
+        tf.constant(indices)
+    )
+    np.testing.assert_allclose(
+        found,
+        np.take_along_axis(everything, indices[..., np.newaxis], -1)[..., 0],
+        atol=1e-5,
+    )

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_comet.ops import follow_splits
 from keras_comet.ops import leaf_probabilities
 from tests import reference
 
@@ -22,6 +23,21 @@ def test_saturated_splits_reach_one_leaf_exactly(num_leaves):
     reached = leaf_probabilities(tf.constant(splits, tf.float32)).numpy()
     np.testing.assert_array_equal(np.count_nonzero(reached, axis=-1), 1)
     np.testing.assert_array_equal(reached.max(-1), 1.0)
+
+
+@pytest.mark.parametrize("num_leaves", [2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 23])
+def test_a_walk_ends_in_the_leaf_that_is_reached(num_leaves):
+    left = np.random.default_rng(0).integers(0, 2, (40, num_leaves - 1))
+    asked = []
+
+    def goes_left(split):
+        asked.append(split)
+        return tf.gather(left, split, batch_dims=1) == 1
+
+    leaves = follow_splits(goes_left, num_leaves, tf.zeros([40], tf.int32))
+    expected = [np.argmax(reference.reach_leaves(row)) for row in left]
+    np.testing.assert_array_equal(leaves, expected)
+    assert len(asked) == np.ceil(np.log2(num_leaves))
 
 
 def test_leading_axes_are_free_and_may_be_empty_or_unknown():
