@@ -29,8 +29,10 @@ to --output-dir with the plots.
 
 import argparse
 import itertools
+import math
 import os
 import pathlib
+import tempfile
 import time
 import warnings
 from typing import Any
@@ -40,12 +42,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import matplotlib
 import numpy as np
+import tensorflow as tf
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 import keras_comet
 from keras_comet import datasets
+from keras_comet.gates.base import observe_gates
 
 GAMMAS = (None, 0.01, 0.1, 1.0, 10.0)
 LEARNING_RATES = (5e-5, 2e-4, 5e-4)
@@ -134,6 +138,38 @@ def make_model(
     return model
 
 
+class ServedRouting(keras.Model):
+    """What an exported recommender does, with routing weights as outputs."""
+
+    def __init__(self, model: keras_comet.MultiGateRecommender) -> None:
+        super().__init__()
+        self.model = model
+        self.input_signature = dict(model.input_signature)
+
+    def call(self, inputs: Any) -> dict[str, tf.Tensor]:
+        """The routing weights of every task."""
+        weights: dict[str, tf.Tensor] = {}
+        with observe_gates(lambda gate, w: weights.setdefault(gate.task, w)):
+            self.model(inputs, training=False)
+        return weights
+
+
+def serve_within(
+    model: keras_comet.MultiGateRecommender, features: Any, k: int
+) -> float:
+    """Share of rows within k in an exported model, the least of all gates."""
+    served = ServedRouting(model)
+    served({name: values[:8] for name, values in features.items()})
+    with tempfile.TemporaryDirectory() as directory:
+        path = keras_comet.export_saved_model(served, f"{directory}/1")
+        serve = tf.saved_model.load(path).signatures["serving_default"]
+        inputs = {n: tf.constant(v) for n, v in features.items()}
+        counts = [
+            np.count_nonzero(w, axis=-1) for w in serve(**inputs).values()
+        ]
+    return float(min((count <= k).mean() for count in counts))
+
+
 def train(
     data: datasets.MultitaskDataset,
     rows: datasets.Split,
@@ -188,8 +224,14 @@ def train(
     test = model.evaluate(
         data.test.batches(data.test.num_rows), verbose=0, return_dict=True
     )
+    served = (
+        math.nan
+        if by_epoch is None
+        else serve_within(model, data.validation.features, k)
+    )
     keras.backend.clear_session()
     return {
+        "served": served,
         "validation": history.history["val_loss"][-1],
         "test": test["loss"],
         "routing": routing,
@@ -239,6 +281,7 @@ def run_grid(args: argparse.Namespace) -> None:
             "k",
             "seed",
             f"within k from epoch {args.by_epoch}",
+            "exported",
             "without",
             "dead",
             "without",
@@ -273,7 +316,9 @@ def run_grid(args: argparse.Namespace) -> None:
                 n,
                 k,
                 seed,
-                *(f"{within_from(each, args.by_epoch):.2%}" for each in pair),
+                f"{within_from(pair[0], args.by_epoch):.2%}",
+                f"{pair[0]['served']:.2%}",
+                f"{within_from(pair[1], args.by_epoch):.2%}",
                 *(f"{last(each, 'dead_experts'):.1f}" for each in pair),
                 *(f"{last(each, 'normalized_entropy'):.2f}" for each in pair),
                 *(f"{each['test']:.4f}" for each in pair),
