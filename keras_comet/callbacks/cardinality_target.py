@@ -45,8 +45,8 @@ class CardinalityTarget(keras.callbacks.Callback):
     With c the number of experts of a row, the excess is the mean of
     `max(log(c / cap), 0) / log(num_experts / cap)`: 1 while every row uses
     all experts, 0 as soon as none uses too many. With t the time over the
-    deadline, the excess is to be `1 - t`, and the width w follows
-    `d log(w) / dt = -100 (excess - (1 - t))`: narrower when there is too
+    deadline, the excess is to be `sqrt(1 - t)`, and the width w follows
+    `d log(w) / dt = -100 (excess - sqrt(1 - t))`: narrower when there is too
     much, wider when the gate saturates too early, so that splits which would
     have lost their gradient get one again. It starts at the gate's `gamma`.
     At the deadline w becomes 0. Splits have no gradient from then on; what
@@ -245,9 +245,9 @@ class CardinalityTarget(keras.callbacks.Callback):
         shares = _read_shares(gate.recent_cardinality)
         usage = _read_shares(gate.recent_usage)
         counts = np.arange(1, gate.num_experts + 1)
-        path = max(1.0 - self._position / self._deadline, 0.0)
+        excess = _wanted_excess(self._position / self._deadline)
         return {
-            "target_cardinality": cap * (gate.num_experts / cap) ** path,
+            "target_cardinality": cap * (gate.num_experts / cap) ** excess,
             "training_cardinality": float(shares @ counts),
             "training_within_cap": float(shares[:cap].sum()),
             "training_entropy": _normalized_entropy(usage),
@@ -272,7 +272,7 @@ class CardinalityTarget(keras.callbacks.Callback):
                 gate.relative_width.assign(0.0)
         elif width > 0.0 and cap < gate.num_experts and shares[0] >= 0.0:
             self._report_saturated(gate, width, shares)
-            error = _excess(shares, cap) - (1.0 - progress)
+            error = _excess(shares, cap) - _wanted_excess(progress)
             if within_cap >= self.share:
                 error = min(error, 0.0)
             move = np.clip(
@@ -320,6 +320,11 @@ def _read_shares(variable: Any) -> np.ndarray:
     values = tf.convert_to_tensor(variable).numpy().astype("float64")
     total = values.sum()
     return values / total if total > 0.0 else np.full_like(values, np.nan)
+
+
+def _wanted_excess(progress: float) -> float:
+    """The path: experts learn from many rows first, and from few late."""
+    return math.sqrt(max(1.0 - progress, 0.0))
 
 
 def _excess(shares: np.ndarray, cap: int) -> float:
