@@ -406,6 +406,8 @@ def run_search(args: argparse.Namespace) -> None:
     losses = [each["test"] for each in steered]
     error = np.std(losses, ddof=1) / len(losses) ** 0.5 if losses[1:] else 0.0
     print(f"\ntarget: mean test loss {np.mean(losses):.4f} +- {error:.4f}")
+    served = min(each["served"] for each in steered)
+    print(f"within k in the exported models: {served:.2%}")
     kept = [t for t in trials if within_from(t, args.epochs) >= SHARE]
     for name, group in (("all", trials), ("those within k", kept)):
         if group:

@@ -205,7 +205,6 @@ class ExpertMixture(keras.layers.Layer):
                 tuple(features.shape), tuple(each.shape), given=True
             )
         leading_rank = routing_weights[0].shape.rank - 1
-        leading = tf.shape(features)[:leading_rank]
         static_leading = features.shape[:leading_rank]
         row_shape = features.shape[leading_rank:]
         rows = features
@@ -216,6 +215,7 @@ class ExpertMixture(keras.layers.Layer):
         weights = [tf.reshape(each, shape) for each in routing_weights]
         mixtures = self._mix_rows(rows, weights, training)
         if leading_rank > 1:
+            leading = tf.shape(features)[:leading_rank]
             shape = tf.concat([leading, self._output_shape], axis=0)
             mixtures = [tf.reshape(mixture, shape) for mixture in mixtures]
         return [
