@@ -1,16 +1,16 @@
 """Does the cap hold by the epoch named, whatever the settings, and for free?
 
-    python benchmarks/cardinality.py grid --data movielens --output-dir runs/c
-    python benchmarks/cardinality.py search --output-dir runs/c
-    python benchmarks/cardinality.py curves --rows 150000 --epochs 8
-    python benchmarks/cardinality.py overhead
-    python benchmarks/cardinality.py grid --smoke
+    python -m benchmarks.cardinality grid [--data synthetic] [--runs N]
+    python -m benchmarks.cardinality search [--trials N] [--seeds N]
+    python -m benchmarks.cardinality curves
+    python -m benchmarks.cardinality overhead
+    python -m benchmarks.cardinality grid --smoke
 
 `grid` draws --runs cells, without replacement and with a fixed seed, from
 gamma {unset, 0.01, 0.1, 1, 10} x learning rate {5e-5, 2e-4, 5e-4} x experts
 {16, 64} x k {1, 2, 4} x gate {comet, dselect_k} x 3 seeds: all 540 would
-take a day. Each cell is trained with a `CardinalityTarget` and without one,
-with the entropy weight of the README, 0.01.
+take half a day. Each cell is trained with a `CardinalityTarget` and without
+one, with the entropy weight of the README, 0.01.
 
 `search` trains --trials fixed pairs of gamma, log-uniform in [0.01, 10], and
 entropy weight, log-uniform in [1e-4, 0.1], and then the default gate with a
@@ -23,18 +23,15 @@ one, with a target and with fixed entropy weights instead.
 
 `overhead` times training steps with and without a target, in turns.
 
-Training sees the first --rows rows. Tables are printed in Markdown, and written
-to --output-dir with the plots.
+Tables are printed and written to --output-dir, with the plots.
 """
 
 import argparse
 import itertools
-import math
 import os
 import pathlib
-import tempfile
 import time
-import warnings
+from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -42,298 +39,93 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import matplotlib
 import numpy as np
-import tensorflow as tf
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 import keras_comet
-from keras_comet import datasets
-from keras_comet.gates.base import observe_gates
+from benchmarks.cardinality_training import GATES
+from benchmarks.cardinality_training import last
+from benchmarks.cardinality_training import load_data
+from benchmarks.cardinality_training import train_each
+from benchmarks.cardinality_training import within_from
+from benchmarks.movielens import BATCH
+from benchmarks.movielens import dense_experts
+from benchmarks.movielens import make_model
+from benchmarks.report import Report
 
 GAMMAS = (None, 0.01, 0.1, 1.0, 10.0)
 LEARNING_RATES = (5e-5, 2e-4, 5e-4)
 NUM_EXPERTS = (16, 64)
 KS = (1, 2, 4)
-GATES = {
-    "comet": keras_comet.COMETGate,
-    "dselect_k": keras_comet.DSelectKGate,
-}
 SEEDS = (0, 1, 2)
 FIXED_ENTROPY_WEIGHT = 0.01
 SHARE = 0.999
 
 
-def load_data(
-    name: str, num_rows: int
-) -> tuple[datasets.MultitaskDataset, datasets.Split]:
-    """Returns a data set and the rows of it to train on."""
-    data = (
-        datasets.movielens_100k()
-        if name == "movielens"
-        else datasets.synthetic_multitask(2 * num_rows, num_experts=8, k=2)
-    )
-    train = data.train
-    return data, datasets.Split(
-        {key: values[:num_rows] for key, values in train.features.items()},
-        {key: values[:num_rows] for key, values in train.labels.items()},
-    )
-
-
-def make_model(
-    data: datasets.MultitaskDataset,
-    make_gate: Any,
-    num_experts: int,
-    learning_rate: float,
-    units: int = 64,
-    dispatch: str = "auto",
-) -> keras_comet.MultiGateRecommender:
-    """The model of the paper, whose experts have 256 units."""
-    binary, *others = data.train.labels
-    missing = 0.0 if binary == "watch" else float("nan")
-    tasks = [
-        keras_comet.Task(
-            binary,
-            loss="binary_crossentropy",
-            weight=0.9,
-            activation="sigmoid",
-        ),
-        *(
-            keras_comet.Task(
-                name,
-                loss="mse",
-                weight=0.1 / len(others),
-                missing_label=missing,
-            )
-            for name in others
-        ),
-    ]
-    features = {
-        name: (
-            keras_comet.CategoricalFeature(
-                data.vocabularies[name], embedding_dim=128
-            )
-            if name in data.vocabularies
-            else keras_comet.NumericFeature(values.mean(0), values.var(0))
-        )
-        for name, values in data.train.features.items()
-    }
-    model = keras_comet.MultiGateRecommender(
-        features=features,
-        experts=[
-            keras.Sequential(
-                [
-                    keras.layers.Dense(units, activation="relu"),
-                    keras.layers.Dropout(0.5),
-                ]
-            )
-            for _ in range(num_experts)
-        ],
-        gates={task.name: make_gate(num_experts) for task in tasks},
-        tasks=tasks,
-        tower_units=[units],
-        dispatch=dispatch,
-    )
-    model.compile(keras.optimizers.Adam(learning_rate))
-    return model
-
-
-class ServedRouting(keras.Model):
-    """What an exported recommender does, with routing weights as outputs."""
-
-    def __init__(self, model: keras_comet.MultiGateRecommender) -> None:
-        super().__init__()
-        self.model = model
-        self.input_signature = dict(model.input_signature)
-
-    def call(self, inputs: Any) -> dict[str, tf.Tensor]:
-        """The routing weights of every task."""
-        weights: dict[str, tf.Tensor] = {}
-        with observe_gates(lambda gate, w: weights.setdefault(gate.task, w)):
-            self.model(inputs, training=False)
-        return weights
-
-
-def serve_within(
-    model: keras_comet.MultiGateRecommender, features: Any, k: int
-) -> float:
-    """Share of rows within k in an exported model, the least of all gates."""
-    served = ServedRouting(model)
-    served({name: values[:8] for name, values in features.items()})
-    with tempfile.TemporaryDirectory() as directory:
-        path = keras_comet.export_saved_model(served, f"{directory}/1")
-        serve = tf.saved_model.load(path).signatures["serving_default"]
-        inputs = {n: tf.constant(v) for n, v in features.items()}
-        counts = [
-            np.count_nonzero(w, axis=-1) for w in serve(**inputs).values()
-        ]
-    return float(min((count <= k).mean() for count in counts))
-
-
-def train(
-    data: datasets.MultitaskDataset,
-    rows: datasets.Split,
-    *,
-    epochs: int,
-    by_epoch: int | None = None,
-    gate: str = "comet",
-    num_experts: int = 16,
-    k: int = 2,
-    learning_rate: float = 5e-4,
-    gamma: float | None = None,
-    entropy_weight: float = 0.0,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Trains once; returns losses, and routing statistics of each epoch."""
-    keras.utils.set_random_seed(seed)
-    options: dict[str, Any] = {"k": k, "entropy_weight": entropy_weight}
-    if gamma is not None:
-        options["gamma"] = gamma
-    model = make_model(
-        data, lambda n: GATES[gate](n, **options), num_experts, learning_rate
-    )
-    routing = []
-
-    def look(epoch: int, logs: Any) -> None:
-        weights = keras_comet.routing_weights(model, data.validation.features)
-        statistics = keras_comet.routing_statistics(weights, k=k)
-        routing.append(
-            {
-                name: [float(each[name]) for each in statistics.values()]
-                for name in (
-                    "within_k",
-                    "cardinality",
-                    "dead_experts",
-                    "normalized_entropy",
-                )
-            }
-        )
-
-    callbacks = [keras.callbacks.LambdaCallback(on_epoch_end=look)]
-    if by_epoch is not None:
-        callbacks.append(keras_comet.CardinalityTarget(by_epoch=by_epoch))
-    begin = time.perf_counter()
-    history = model.fit(
-        rows.batches(512, shuffle=True, seed=seed),
-        epochs=epochs,
-        validation_data=data.validation.batches(data.validation.num_rows),
-        callbacks=callbacks,
-        verbose=0,
-    )
-    seconds = time.perf_counter() - begin
-    test = model.evaluate(
-        data.test.batches(data.test.num_rows), verbose=0, return_dict=True
-    )
-    served = (
-        math.nan
-        if by_epoch is None
-        else serve_within(model, data.validation.features, k)
-    )
-    keras.backend.clear_session()
-    return {
-        "served": served,
-        "validation": history.history["val_loss"][-1],
-        "test": test["loss"],
-        "routing": routing,
-        "seconds": seconds,
-    }
-
-
-def within_from(result: dict[str, Any], epoch: int) -> float:
-    """Smallest share of rows within k, of all gates, from an epoch on."""
-    return min(min(each["within_k"]) for each in result["routing"][epoch - 1 :])
-
-
-def last(result: dict[str, Any], name: str) -> float:
-    """A statistic after the last epoch, mean over gates."""
-    return float(np.mean(result["routing"][-1][name]))
-
-
-class Table:
-    """A Markdown table that is printed and written row by row."""
-
-    def __init__(self, path: pathlib.Path, columns: list[str]) -> None:
-        self._file = path.open("w")
-        self.add(columns)
-        self.add(["---"] * len(columns))
-
-    def add(self, cells: list[Any]) -> None:
-        """Adds one row."""
-        line = "| " + " | ".join(str(cell) for cell in cells) + " |"
-        print(line, flush=True)
-        print(line, file=self._file, flush=True)
-
-
 def run_grid(args: argparse.Namespace) -> None:
     """Trains cells of the grid with and without a target."""
-    data, rows = load_data(args.data, args.rows)
     cells = list(
         itertools.product(GATES, GAMMAS, LEARNING_RATES, NUM_EXPERTS, KS, SEEDS)
     )
-    drawn = np.random.default_rng(0).permutation(len(cells))[: args.runs]
-    table = Table(
-        args.output_dir / f"grid_{args.data}.md",
-        [
-            "gate",
-            "gamma",
-            "rate",
-            "n",
-            "k",
-            "seed",
-            f"within k from epoch {args.by_epoch}",
-            "exported",
-            "without",
-            "dead",
-            "without",
-            "entropy of usage",
-            "without",
-            "test loss",
-            "without",
-        ],
-    )
-    curves = []
-    for index in drawn:
-        gate, gamma, rate, n, k, seed = cells[index]
-        cell = {
-            "gate": gate,
-            "gamma": gamma,
-            "learning_rate": rate,
-            "num_experts": n,
-            "k": k,
-            "seed": seed,
+    order = np.random.default_rng(0).permutation(len(cells))
+    drawn = [cells[index] for index in order[: args.runs]]
+    names = ("gate", "gamma", "learning_rate", "num_experts", "k", "seed")
+    trainings = [
+        {
+            "data_name": args.data,
+            "num_rows": args.rows,
             "epochs": args.epochs,
+            **dict(zip(names, cell, strict=True)),
+            **side,
         }
-        pair = [
-            train(data, rows, by_epoch=args.by_epoch, **cell),
-            train(data, rows, entropy_weight=FIXED_ENTROPY_WEIGHT, **cell),
-        ]
-        curves.append((k, pair))
-        table.add(
-            [
-                gate,
-                "unset" if gamma is None else gamma,
-                rate,
-                n,
-                k,
-                seed,
-                f"{within_from(pair[0], args.by_epoch):.2%}",
-                f"{pair[0]['served']:.2%}",
-                f"{within_from(pair[1], args.by_epoch):.2%}",
-                *(f"{last(each, 'dead_experts'):.1f}" for each in pair),
-                *(f"{last(each, 'normalized_entropy'):.2f}" for each in pair),
-                *(f"{each['test']:.4f}" for each in pair),
-            ]
+        for cell in drawn
+        for side in (
+            {"by_epoch": args.by_epoch, "export": True},
+            {"entropy_weight": FIXED_ENTROPY_WEIGHT},
         )
+    ]
+    report = Report(
+        f"cardinality_grid_{args.data}", args.output_dir, args.smoke
+    )
+    results = train_each(trainings, args.processes)
+    pairs = []
+    for cell in drawn:
+        steered, fixed = next(results), next(results)
+        pairs.append((cell[names.index("k")], steered, fixed))
+        report.add(
+            f"{args.rows} rows, {args.epochs} epochs, cap from epoch "
+            f"{args.by_epoch}; without: entropy weight {FIXED_ENTROPY_WEIGHT}",
+            [
+                {
+                    **dict(zip(names, cell, strict=True)),
+                    "gamma": "unset" if cell[1] is None else cell[1],
+                    "within k": f"{within_from(steered, args.by_epoch):.2%}",
+                    "exported": f"{steered['exported']:.2%}",
+                    "without": f"{within_from(fixed, args.by_epoch):.2%}",
+                    **_side_by_side("dead", "dead_experts", steered, fixed),
+                    **_side_by_side(
+                        "entropy", "normalized_entropy", steered, fixed
+                    ),
+                    "test loss": f"{steered['test']:.4f}",
+                    "loss without": f"{fixed['test']:.4f}",
+                }
+            ],
+        )
+    _summarize_grid(report, args.by_epoch, pairs)
     figure, axes = plt.subplots(
         1, 2, figsize=(9, 3.5), layout="constrained", sharey=True
     )
-    titles = ("with CardinalityTarget", "fixed entropy weight 0.01")
-    for column, (axis, title) in enumerate(zip(axes, titles, strict=True)):
-        for k, pair in curves:
-            routing = pair[column]["routing"]
+    titles = (
+        "with CardinalityTarget",
+        f"fixed entropy weight {FIXED_ENTROPY_WEIGHT}",
+    )
+    for side, (axis, title) in enumerate(zip(axes, titles, strict=True), 1):
+        for pair in pairs:
+            routing = pair[side]["routing"]
             axis.plot(
                 range(1, len(routing) + 1),
-                [np.mean(each["cardinality"]) / k for each in routing],
+                [np.mean(each["cardinality"]) / pair[0] for each in routing],
             )
         axis.axvline(args.by_epoch, color="black", linewidth=0.8)
         axis.axhline(1, color="black", linewidth=0.8)
@@ -342,96 +134,124 @@ def run_grid(args: argparse.Namespace) -> None:
     figure.savefig(args.output_dir / f"grid_{args.data}.png", dpi=80)
 
 
-def run_search(args: argparse.Namespace) -> None:
-    """Compares a target, untuned, with the best of many fixed settings."""
-    data, rows = load_data(args.data, args.rows)
-    random = np.random.default_rng(0)
-    table = Table(
-        args.output_dir / f"search_{args.data}.md",
-        [
-            "run",
-            "gamma",
-            "entropy weight",
-            "validation loss",
-            "test loss",
-            f"within k from epoch {args.by_epoch}",
-            "cardinality",
-            "dead",
-            "seconds",
-        ],
+def _side_by_side(
+    column: str, name: str, steered: dict[str, Any], fixed: dict[str, Any]
+) -> dict[str, str]:
+    """Two cells of the table: with a target and without."""
+    return {
+        column: f"{last(steered, name):.2f}",
+        f"{column} without": f"{last(fixed, name):.2f}",
+    }
+
+
+def _summarize_grid(report: Report, by_epoch: int, pairs: list[Any]) -> None:
+    """Says in how many cells what the table is about came true."""
+    least = min(within_from(steered, by_epoch) for _, steered, _ in pairs)
+    exported = min(steered["exported"] for _, steered, _ in pairs)
+    report.note(
+        f"{len(pairs)} cells: at least {least:.2%} of the validation rows of "
+        f"every gate within k, {exported:.2%} when exported."
+    )
+    more = [
+        last(steered, "dead_experts") - last(fixed, "dead_experts")
+        for _, steered, fixed in pairs
+    ]
+    error = np.std(more) / max(len(more) - 1, 1) ** 0.5
+    report.note(
+        f"Dead experts more than without, mean over the gates: in "
+        f"{sum(each > 0 for each in more)} cells more, in "
+        f"{sum(each < 0 for each in more)} fewer; at most {max(more):.1f}, on "
+        f"average {np.mean(more):+.2f} +- {error:.2f}."
     )
 
-    def add(name: str, gamma: Any, weight: Any, result: Any) -> None:
-        table.add(
-            [
-                name,
-                gamma,
-                weight,
-                f"{result['validation']:.4f}",
-                f"{result['test']:.4f}",
-                f"{within_from(result, args.by_epoch):.2%}",
-                f"{last(result, 'cardinality'):.2f}",
-                f"{last(result, 'dead_experts'):.1f}",
-                f"{result['seconds']:.0f}",
-            ]
-        )
 
-    steered = []
-    for seed in range(args.seeds):
-        result = train(
-            data,
-            rows,
-            epochs=args.epochs,
-            by_epoch=args.by_epoch,
-            learning_rate=args.learning_rate,
-            seed=seed,
-        )
-        steered.append(result)
-        add(f"target, seed {seed}", "unset", "none", result)
-    trials = []
+def run_search(args: argparse.Namespace) -> None:
+    """Compares a target, untuned, with the best of many fixed settings."""
+    random = np.random.default_rng(0)
+    budget = {
+        "data_name": args.data,
+        "num_rows": args.rows,
+        "epochs": args.epochs,
+        "learning_rate": args.learning_rate,
+    }
+    settings: list[dict[str, Any]] = [
+        {"by_epoch": args.by_epoch, "seed": seed, "export": True}
+        for seed in range(args.seeds)
+    ]
     for trial in range(args.trials):
-        gamma = float(10.0 ** random.uniform(-2, 1))
-        weight = float(10.0 ** random.uniform(-4, -1))
-        result = train(
-            data,
-            rows,
-            epochs=args.epochs,
-            learning_rate=args.learning_rate,
-            gamma=gamma,
-            entropy_weight=weight,
-            seed=trial % args.seeds,
+        settings.append(
+            {
+                "gamma": float(10.0 ** random.uniform(-2, 1)),
+                "entropy_weight": float(10.0 ** random.uniform(-4, -1)),
+                "seed": trial % args.seeds,
+            }
         )
-        trials.append(result)
-        add(f"trial {trial}", f"{gamma:.3g}", f"{weight:.2g}", result)
+    report = Report(
+        f"cardinality_search_{args.data}", args.output_dir, args.smoke
+    )
+    results = []
+    for index, result in enumerate(
+        train_each([budget | each for each in settings], args.processes)
+    ):
+        results.append(result)
+        is_trial = index >= args.seeds
+        setting = settings[index]
+        report.add(
+            f"{args.rows} rows, {args.epochs} epochs, learning rate "
+            f"{args.learning_rate:g}",
+            [
+                {
+                    "run": (
+                        f"trial {index - args.seeds}"
+                        if is_trial
+                        else f"target, seed {index}"
+                    ),
+                    "gamma": (
+                        f"{setting['gamma']:.3g}" if is_trial else "unset"
+                    ),
+                    "entropy weight": (
+                        f"{setting['entropy_weight']:.2g}"
+                        if is_trial
+                        else "none"
+                    ),
+                    "validation loss": f"{result['validation']:.4f}",
+                    "test loss": f"{result['test']:.4f}",
+                    f"within k from epoch {args.by_epoch}": (
+                        f"{within_from(result, args.by_epoch):.2%}"
+                    ),
+                    "cardinality": f"{last(result, 'cardinality'):.2f}",
+                    "dead": f"{last(result, 'dead_experts'):.1f}",
+                }
+            ],
+        )
+    steered, trials = results[: args.seeds], results[args.seeds :]
     losses = [each["test"] for each in steered]
     error = np.std(losses, ddof=1) / len(losses) ** 0.5 if losses[1:] else 0.0
-    print(f"\ntarget: mean test loss {np.mean(losses):.4f} +- {error:.4f}")
-    served = min(each["served"] for each in steered)
-    print(f"within k in the exported models: {served:.2%}")
+    report.note(
+        f"Target: mean test loss {np.mean(losses):.4f} +- {error:.4f}; "
+        f"{min(each['exported'] for each in steered):.2%} of rows within k in "
+        "the exported models."
+    )
     kept = [t for t in trials if within_from(t, args.epochs) >= SHARE]
-    for name, group in (("all", trials), ("those within k", kept)):
+    for name, group in (
+        ("all", trials),
+        (f"those with {SHARE:.1%} within k in the end", kept),
+    ):
         if group:
             best = min(group, key=lambda each: each["validation"])
-            print(
-                f"best of {len(group)} trials ({name}): test loss "
+            report.note(
+                f"Best of {len(group)} trials ({name}): test loss "
                 f"{best['test']:.4f}, {within_from(best, args.epochs):.2%} "
-                "within k in the end"
+                f"within k, cardinality {last(best, 'cardinality'):.2f}."
             )
         else:
-            print(f"no trial among {name}")
+            report.note(f"No trial among {name}.")
+    report.save()
 
 
 def run_curves(args: argparse.Namespace) -> None:
     """Plots cardinality over epochs, with and without a target."""
-    data, rows = load_data(args.data, args.rows)
-    figure, (cardinality, within) = plt.subplots(
-        1, 2, figsize=(9, 3.4), layout="constrained"
-    )
-    table = Table(
-        args.output_dir / f"curves_{args.data}.md",
-        ["run", "validation loss", "test loss", "cardinality", "within k"],
-    )
-    for name, color, style, options in (
+    curves = (
         ("gamma 1, target", "C0", "-", {"by_epoch": args.by_epoch}),
         (
             "gamma 10, target",
@@ -446,20 +266,42 @@ def run_curves(args: argparse.Namespace) -> None:
             "--",
             {"entropy_weight": 0.05, "gamma": 10.0},
         ),
-    ):
-        result = train(data, rows, epochs=args.epochs, **options)
-        epochs = range(1, args.epochs + 1)
+    )
+    budget = {
+        "data_name": args.data,
+        "num_rows": args.rows,
+        "epochs": args.epochs,
+    }
+    report = Report(
+        f"cardinality_curves_{args.data}", args.output_dir, args.smoke
+    )
+    results = train_each(
+        [budget | settings for *_, settings in curves], args.processes
+    )
+    figure, (cardinality, within) = plt.subplots(
+        1, 2, figsize=(9, 3.4), layout="constrained"
+    )
+    for (name, color, style, _), result in zip(curves, results, strict=True):
         for axis, key in ((cardinality, "cardinality"), (within, "within_k")):
             values = [np.mean(each[key]) for each in result["routing"]]
-            axis.plot(epochs, values, style, color=color, label=name)
-        table.add(
+            axis.plot(
+                range(1, args.epochs + 1),
+                values,
+                style,
+                color=color,
+                label=name,
+            )
+        report.add(
+            f"{args.rows} rows, {args.epochs} epochs",
             [
-                name,
-                f"{result['validation']:.4f}",
-                f"{result['test']:.4f}",
-                f"{last(result, 'cardinality'):.2f}",
-                f"{last(result, 'within_k'):.2%}",
-            ]
+                {
+                    "run": name,
+                    "validation loss": f"{result['validation']:.4f}",
+                    "test loss": f"{result['test']:.4f}",
+                    "cardinality": f"{last(result, 'cardinality'):.2f}",
+                    "within k": f"{last(result, 'within_k'):.2%}",
+                }
+            ],
         )
     for axis in (cardinality, within):
         axis.axvline(args.by_epoch, color="black", linewidth=0.8)
@@ -471,40 +313,60 @@ def run_curves(args: argparse.Namespace) -> None:
 
 
 def run_overhead(args: argparse.Namespace) -> None:
-    """Times epochs with and without a target, in turns; the paper's size.
+    """Times training steps with and without a target, in turns.
 
-    All experts are computed on both sides, whatever the gates say, so that
-    the target's own cost shows and not what sparsity saves.
+    The model of the paper, and the path to a deadline after 400 steps, about
+    3 epochs of 70,000 rows. All experts are computed on both sides, whatever
+    the gates say, so that the target's own cost shows and not what sparsity
+    saves.
     """
-    data, rows = load_data(args.data, args.rows)
+    num_turns, steps = (2, 2) if args.smoke else (48, 8)
+    data, rows = load_data(args.data, BATCH * steps)
+    batches = rows.batches(BATCH).cache()
 
-    def make() -> keras_comet.MultiGateRecommender:
-        return make_model(
-            data, keras_comet.COMETGate, 16, 5e-5, units=256, dispatch="dense"
+    def fit(callbacks: list[Any]) -> Callable[[], None]:
+        model = make_model(
+            data,
+            "dense",
+            dense_experts(),
+            lambda: keras_comet.COMETGate(16),
+            keras.optimizers.Adam(5e-5),
         )
+        return lambda: model.fit(batches, verbose=0, callbacks=callbacks)
 
-    # The deadline is that of an ordinary training: not to be crossed here.
-    target = keras_comet.CardinalityTarget(by_epoch=args.epochs + 2)
-    sides = {"without": (make(), []), "with": (make(), [target])}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(args.epochs + 1):
-        for name, (model, callbacks) in sides.items():
-            begin = time.process_time()
-            model.fit(
-                rows.batches(512),
-                initial_epoch=turn,
-                epochs=turn + 1,
-                verbose=0,
-                callbacks=callbacks,
-            )
+    target = keras_comet.CardinalityTarget(by_step=num_turns * steps + 16)
+    sides = {"with": fit([target]), "without": fit([])}
+    seconds: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+    for turn in range(num_turns + 1):
+        for side in reversed(sides) if turn % 2 else sides:
+            begin = time.perf_counter(), time.process_time()
+            sides[side]()
+            end = time.perf_counter(), time.process_time()
             # The first one traces.
             if turn:
-                seconds[name].append(time.process_time() - begin)
-    medians = {name: np.median(values) for name, values in seconds.items()}
-    ratios = np.array(seconds["with"]) / np.array(seconds["without"])
-    print(f"CPU seconds an epoch: {medians}")
-    print(f"ratio of medians {medians['with'] / medians['without']:.4f}")
-    print(f"ratios by turn {np.round(np.sort(ratios), 3)}")
+                seconds[side].append((end[0] - begin[0], end[1] - begin[1]))
+    report = Report("cardinality_overhead", args.output_dir, args.smoke)
+    for column, name in enumerate(("clock", "time of all processors")):
+        times = {
+            side: np.array(values)[:, column]
+            for side, values in seconds.items()
+        }
+        medians = [np.median(times[side]) for side in ("with", "without")]
+        lower, upper = np.quantile(
+            times["with"] / times["without"], [0.25, 0.75]
+        )
+        report.add(
+            f"Training steps with a target over those without, {num_turns} "
+            f"turns of {steps}",
+            [
+                {
+                    "by": name,
+                    "ms a step without": (f"{1e3 * medians[1] / steps:.1f}"),
+                    "ratio of medians": f"{medians[0] / medians[1]:.4f}",
+                    "quartiles of turns": f"{lower:.3f} to {upper:.3f}",
+                }
+            ],
+        )
 
 
 PARTS = {
@@ -522,24 +384,26 @@ def main() -> None:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--smoke", action="store_true", help="a quick look")
     parser.add_argument(
         "--data", choices=("movielens", "synthetic"), default="movielens"
     )
-    parser.add_argument("--rows", type=int, default=70_000)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--rows", type=int, default=70_000, help="to train on")
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--by-epoch", type=int, default=3)
     parser.add_argument("--runs", type=int, default=24, help="of the grid")
     parser.add_argument("--trials", type=int, default=24, help="of the search")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="of the search")
     parser.add_argument(
         "--learning-rate", type=float, default=2e-3, help="of the search"
     )
-    parser.add_argument("--smoke", action="store_true", help="a quick look")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="that train at once"
+    )
     parser.add_argument(
         "--output-dir", type=pathlib.Path, default=pathlib.Path("runs")
     )
     args = parser.parse_args()
-    warnings.filterwarnings("ignore", message=".*shuffle=True.*")
     if args.smoke:
         args.data, args.rows, args.epochs, args.by_epoch = (
             "synthetic",
@@ -548,7 +412,6 @@ def main() -> None:
             2,
         )
         args.runs, args.trials, args.seeds = 1, 1, 1
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     PARTS[args.part](args)
 
 

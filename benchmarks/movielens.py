@@ -33,6 +33,7 @@ def make_model(
     make_gate: Callable[[], keras_comet.Gate] | None = None,
     optimizer: keras.optimizers.Optimizer | None = None,
     seed: int = 0,
+    tower_units: int = 256,
     **compile_arguments: Any,
 ) -> keras_comet.MultiGateRecommender:
     """Embeddings of 128, the experts, a gate and a tower for each task.
@@ -45,6 +46,7 @@ def make_model(
             `None`: COMET, k=2.
         optimizer: Keras optimizer. Defaults to `None`: Adam.
         seed: int. Of everything random from here on. Defaults to `0`.
+        tower_units: int. Width of the task towers. Defaults to `256`.
         **compile_arguments: as in `MultiGateRecommender.compile`.
 
     Returns:
@@ -100,7 +102,7 @@ def make_model(
             for task in tasks
         },
         tasks=tasks,
-        tower_units=[256],
+        tower_units=[tower_units],
         dispatch=dispatch,
     )
     model.compile(optimizer or keras.optimizers.Adam(5e-4), **compile_arguments)

@@ -29,8 +29,8 @@ _LARGEST_WIDTH = 1e9
 # An expert with less than this part of an even share starves.
 _STARVING = 0.1
 
-# Weight of the load balance penalty if all experts starved.
-_LARGEST_PRESSURE = 0.04
+# Weight of the load balance penalty while an expert gets nothing at all.
+_LARGEST_PRESSURE = 0.2
 
 
 class CardinalityTarget(keras.callbacks.Callback):
@@ -53,8 +53,9 @@ class CardinalityTarget(keras.callbacks.Callback):
     weighs the selected experts, and the experts, train on.
 
     Experts that starve, with less than a tenth of an even share, are brought
-    back by a load balance penalty of weight 0.04 times the share of experts
-    that starve; it is gone when none does. A gate in which every split is
+    back by a load balance penalty. Its weight is 0.2 times what the least
+    used expert lacks of that tenth, relative to it; without any that starves,
+    there is none. A gate in which every split is
     saturated from the first batch, so that the gradient of all splits is
     exactly zero, is reported by a warning.
 
@@ -283,12 +284,12 @@ class CardinalityTarget(keras.callbacks.Callback):
                     width * math.exp(-move), _SMALLEST_WIDTH, _LARGEST_WIDTH
                 )
             )
-        usage = _read_shares(gate.recent_usage)
-        starving = np.mean(usage * gate.num_experts < _STARVING)
+        least = _read_shares(gate.recent_usage).min() * gate.num_experts
+        pressure = 0.0
         # Only splits can bring experts back, and need their gradient for it.
-        gate.balance_pressure.assign(
-            _LARGEST_PRESSURE * starving if progress < 1.0 else 0.0
-        )
+        if progress < 1.0 and least < _STARVING:
+            pressure = _LARGEST_PRESSURE * (1.0 - least / _STARVING)
+        gate.balance_pressure.assign(pressure)
         if within_cap >= self.share:
             self._held_since.setdefault(id(gate), self._position)
         else:

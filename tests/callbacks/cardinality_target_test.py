@@ -165,13 +165,17 @@ def test_starving_experts_raise_the_pressure_until_the_deadline():
     target.set_model(model)
     target.update(0)
     gate.recent_cardinality.assign([0, 0, 0, 0, 0, 0, 0, 1.0])
-    usage = np.array([0.4, 0.3, 0.2, 0.08, 0.011, 0.009, 0.0, 0.0])
-    gate.recent_usage.assign(usage)
+    # A tenth of an even share is 0.0125: the least used lacks 3 / 5 of it.
+    usage = np.array([0.4, 0.3, 0.2, 0.065, 0.01, 0.01, 0.01, 0.005])
+    # Records count for their proportions: a short training fills them partly.
+    gate.recent_usage.assign(0.3 * usage)
     target.update(1)
-    # Four have less than a tenth of 1/8, which is 0.0125.
-    np.testing.assert_allclose(gate.balance_pressure, 0.04 * 4 / 8)
-    gate.recent_usage.assign(np.full(8, 0.125))
+    np.testing.assert_allclose(gate.balance_pressure, 0.2 * 3 / 5, rtol=1e-5)
+    gate.recent_usage.assign(np.eye(8)[0])
     target.update(2)
+    np.testing.assert_allclose(gate.balance_pressure, 0.2, rtol=1e-5)
+    gate.recent_usage.assign(np.full(8, 0.125))
+    target.update(3)
     assert float(gate.balance_pressure) == 0.0
     gate.recent_usage.assign(usage)
     target.update(100)
