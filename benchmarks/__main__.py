@@ -23,6 +23,7 @@ PROGRAMS = (
     "memory",
     "serving_latency",
     "training_profile",
+    "cardinality_overhead",
 )
 
 

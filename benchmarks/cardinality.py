@@ -3,7 +3,6 @@
     python -m benchmarks.cardinality grid [--data synthetic] [--runs N]
     python -m benchmarks.cardinality search [--trials N] [--seeds N]
     python -m benchmarks.cardinality curves
-    python -m benchmarks.cardinality overhead
     python -m benchmarks.cardinality grid --smoke
 
 `grid` draws --runs cells, without replacement and with a fixed seed, from
@@ -21,8 +20,6 @@ chosen by its validation loss: among those whose validation rows keep the cap,
 `curves` plots cardinality over epochs for two settings, a good and a careless
 one, with a target and with fixed entropy weights instead.
 
-`overhead` times training steps with and without a target, in turns.
-
 Tables are printed and written to --output-dir, with the plots.
 """
 
@@ -30,30 +27,20 @@ import argparse
 import itertools
 import os
 import pathlib
-import time
-import warnings
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
 import matplotlib
 import numpy as np
-import tensorflow as tf
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-import keras_comet
 from benchmarks.cardinality_training import GATES
 from benchmarks.cardinality_training import last
-from benchmarks.cardinality_training import load_data
 from benchmarks.cardinality_training import train_each
 from benchmarks.cardinality_training import within_from
-from benchmarks.measure import interleave
-from benchmarks.movielens import BATCH
-from benchmarks.movielens import dense_experts
-from benchmarks.movielens import make_model
 from benchmarks.report import Report
 
 GAMMAS = (None, 0.01, 0.1, 1.0, 10.0)
@@ -314,125 +301,10 @@ def run_curves(args: argparse.Namespace) -> None:
     figure.savefig(args.output_dir / "cardinality.png", dpi=80)
 
 
-def run_overhead(args: argparse.Namespace) -> None:
-    """Times training steps with and without a target, in turns.
-
-    The model of the paper, and the path to a deadline after 400 steps, about
-    3 epochs of 70,000 rows. All experts are computed on both sides, whatever
-    the gates say, so that the target's own cost shows and not what sparsity
-    saves. As it is below the noise of steps, its parts are timed alone too.
-    """
-    num_turns, steps = (2, 2) if args.smoke else (48, 8)
-    deadline = num_turns * steps + 16
-    data, rows = load_data(args.data, BATCH * steps)
-    batches = rows.batches(BATCH).cache()
-
-    def make() -> keras_comet.MultiGateRecommender:
-        return make_model(
-            data,
-            "dense",
-            dense_experts(),
-            lambda: keras_comet.COMETGate(16),
-            keras.optimizers.Adam(5e-5),
-        )
-
-    target = keras_comet.CardinalityTarget(by_step=deadline)
-    sides = {"with": (make(), [target]), "without": (make(), [])}
-    seconds: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
-    for turn in range(num_turns + 1):
-        for side in reversed(sides) if turn % 2 else sides:
-            model, callbacks = sides[side]
-            begin = time.perf_counter(), time.process_time()
-            model.fit(batches, verbose=0, callbacks=callbacks)
-            end = time.perf_counter(), time.process_time()
-            # The first one traces.
-            if turn:
-                seconds[side].append((end[0] - begin[0], end[1] - begin[1]))
-    report = Report("cardinality_overhead", args.output_dir, args.smoke)
-    for column, name in enumerate(("clock", "time of all processors")):
-        times = {
-            side: np.array(values)[:, column]
-            for side, values in seconds.items()
-        }
-        medians = {side: np.median(values) for side, values in times.items()}
-        lower, upper = np.quantile(
-            times["with"] / times["without"], [0.25, 0.75]
-        )
-        ratio = medians["with"] / medians["without"]
-        report.add(
-            f"Training steps with a target over those without, {num_turns} "
-            f"turns of {steps}",
-            [
-                {
-                    "by": name,
-                    "ms a step without": (
-                        f"{1e3 * medians['without'] / steps:.1f}"
-                    ),
-                    "ratio of medians": f"{ratio:.3f}",
-                    "quartiles of turns": f"{lower:.3f} to {upper:.3f}",
-                }
-            ],
-        )
-    step = float(np.median([clock for clock, _ in seconds["without"]])) / steps
-    parts = {
-        "recording, every step": _time_recording(),
-        "update, 100 times": _time_update(target, deadline) * 100 / deadline,
-    }
-    report.add(
-        "Parts of a target with two gates, ms a step, and their share of it",
-        [
-            {
-                "part": name,
-                "ms": f"{1e3 * value:.3f}",
-                "share": f"{value / step:.2%}",
-            }
-            for name, value in (*parts.items(), ("sum", sum(parts.values())))
-        ],
-    )
-
-
-def _time_recording() -> float:
-    """Seconds that two gates take longer in training while steered."""
-    x = tf.random.stateless_normal((BATCH, 256), seed=(0, 1))
-    functions = {}
-    for is_steered in (True, False):
-        gates = [keras_comet.COMETGate(16) for _ in range(2)]
-        for gate in gates:
-            gate.build(x.shape)
-            gate.is_steered = is_steered
-
-        @tf.function
-        def differentiate(gates: Any = gates) -> Any:
-            with tf.GradientTape() as tape:
-                loss = tf.add_n(
-                    [
-                        tf.reduce_sum(tf.square(gate(x, training=True)))
-                        for gate in gates
-                    ]
-                    + [loss for gate in gates for loss in gate.losses]
-                )
-            return tape.gradient(loss, [g.split_kernel.value for g in gates])
-
-        functions[str(is_steered)] = differentiate
-    timings = interleave(functions, 200)
-    return timings["True"].median - timings["False"].median
-
-
-def _time_update(target: keras_comet.CardinalityTarget, deadline: int) -> float:
-    """Seconds of one update of two gates that are on their way."""
-    seconds = []
-    for moment in range(1, 100):
-        begin = time.perf_counter()
-        target.update(moment / 100 * deadline)
-        seconds.append(time.perf_counter() - begin)
-    return float(np.median(seconds))
-
-
 PARTS = {
     "grid": run_grid,
     "search": run_search,
     "curves": run_curves,
-    "overhead": run_overhead,
 }
 
 
@@ -463,7 +335,6 @@ def main() -> None:
         "--output-dir", type=pathlib.Path, default=pathlib.Path("runs")
     )
     args = parser.parse_args()
-    warnings.filterwarnings("ignore", message=".*shuffle=True.*")
     if args.smoke:
         args.data, args.rows, args.epochs, args.by_epoch = (
             "synthetic",

@@ -15,7 +15,6 @@ ROOT = pathlib.Path(__file__).parents[2]
         ("grid", "1 cells: at least 100.00%", "grid_synthetic.png"),
         ("search", "100.00% of rows", "cardinality_search_synthetic.md"),
         ("curves", "100.00%", "cardinality.png"),
-        ("overhead", "| clock |", "cardinality_overhead.md"),
     ],
 )
 def test_smoke_run_writes_a_table_or_a_plot(part, found, file, tmp_path):

@@ -17,6 +17,7 @@ PROGRAMS = {
     "memory": (2, []),
     "serving_latency": (0, []),
     "training_profile": (0, []),
+    "cardinality_overhead": (1, []),
     "local_search": (7, []),
     "local_search_movielens": (0, []),
 }
@@ -41,6 +42,7 @@ LONG = {
     "dispatch_speed",
     "training_speed",
     "training_profile",
+    "cardinality_overhead",
     "local_search",
     "local_search_movielens",
 }
