@@ -15,6 +15,10 @@ from keras_comet.gates.smooth_step_gate import SmoothStepGate
 # Updates until the deadline; each reads two small variables of every gate.
 _NUM_UPDATES = 100
 
+# Soft routing for longer trains better experts, up to where so little is left
+# to the end that experts starve as it narrows.
+_PATH_POWER = 0.25
+
 # Speed at which the logarithm of the width answers to an error. The error
 # falls from 1 to 0 over about two decades of width, a slope of 0.2, so that
 # it follows its path with a lag of 1 / (0.2 * 100), a twentieth of the way.
@@ -45,19 +49,19 @@ class CardinalityTarget(keras.callbacks.Callback):
     With c the number of experts of a row, the excess is the mean of
     `max(log(c / cap), 0) / log(num_experts / cap)`: 1 while every row uses
     all experts, 0 as soon as none uses too many. With t the time over the
-    deadline, the excess is to be `sqrt(1 - t)`, and the width w follows
-    `d log(w) / dt = -100 (excess - sqrt(1 - t))`: narrower when there is too
-    much, wider when the gate saturates too early, so that splits which would
-    have lost their gradient get one again. It starts at the gate's `gamma`.
-    At the deadline w becomes 0. Splits have no gradient from then on; what
-    weighs the selected experts, and the experts, train on.
+    deadline, the excess is to be `p = (1 - t)^(1/4)`, and the width w follows
+    `d log(w) / dt = -100 (excess - p)`: narrower when there is too much,
+    wider when the gate saturates too early, so that splits which would have
+    lost their gradient get one again. It starts at the gate's `gamma`. At the
+    deadline w becomes 0. Splits have no gradient from then on; what weighs
+    the selected experts, and the experts, train on.
 
     Experts that starve, with less than a tenth of an even share, are brought
     back by a load balance penalty. Its weight is 0.2 times what the least
     used expert lacks of that tenth, relative to it; without any that starves,
-    there is none. A gate in which every split is
-    saturated from the first batch, so that the gradient of all splits is
-    exactly zero, is reported by a warning.
+    there is none. A gate in which every split is saturated from the first
+    batch, so that the gradient of all splits is exactly zero, is reported by
+    a warning.
 
     All state that training depends on is in variables of the gates, and saved
     with them. In a custom loop, call `set_model(model)` before the training
@@ -325,7 +329,7 @@ def _read_shares(variable: Any) -> np.ndarray:
 
 def _wanted_excess(progress: float) -> float:
     """The path: experts learn from many rows first, and from few late."""
-    return math.sqrt(max(1.0 - progress, 0.0))
+    return max(1.0 - progress, 0.0) ** _PATH_POWER
 
 
 def _excess(shares: np.ndarray, cap: int) -> float:

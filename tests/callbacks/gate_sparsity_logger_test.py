@@ -183,8 +183,8 @@ def test_target_is_shown_beside_the_measured_cardinality(tmp_path):
     logger = GateSparsityLogger(tmp_path, PROBE, target=target)
     model.fit(FEATURES, LABELS, epochs=3, verbose=0, callbacks=[target, logger])
     events = read_events(tmp_path)
-    # 2 experts of 5; the logarithms follow the square root of what is left.
-    for step, expected in enumerate([5.0, 2.0 * 2.5**0.5**0.5, 2.0, 2.0]):
+    # 2 experts of 5; the logarithms follow the fourth root of what is left.
+    for step, expected in enumerate([5.0, 2.0 * 2.5**0.5**0.25, 2.0, 2.0]):
         found = events["gates/buy/target_cardinality"][step]
         assert found == pytest.approx(expected, rel=1e-5)
     for step, cardinality in events["gates/buy/cardinality"].items():
