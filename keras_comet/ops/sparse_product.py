@@ -46,17 +46,23 @@ def sparse_product(
             inner = tf.gather(left, rows) * tf.gather(right, columns)
             return tf.reduce_sum(inner, axis=1), None, None, None, from_dense
 
+        # A product without rows divides by zero, which aborts the process
+        # on x86. It gets one that is taken away again.
+        num_rows, at_least = (
+            (shape[1], [0, 1]) if transpose else (shape[0], [1, 0])
+        )
         matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
             indices=tf.stack([rows, columns], axis=1),
             values=values,
-            dense_shape=shape,
+            dense_shape=tf.maximum(shape, at_least),
         )
         if transpose:
             # The product's own transpose_a is three times slower.
             matrix = tf.raw_ops.SparseMatrixTranspose(
                 input=matrix, type=values.dtype
             )
-        return tf.raw_ops.SparseMatrixMatMul(a=matrix, b=dense), gradient
+        found = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=dense)
+        return found[:num_rows], gradient
 
     # The gradient of tf.cond does not find what a branch did not make.
     return product(
