@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Two processes; what the tests of a file share is set up in one of them.
+TEST_FLAGS ?= --numprocesses=2 --dist=loadfile
 
 export TF_CPP_MIN_LOG_LEVEL = 2
 
@@ -14,8 +16,8 @@ demo: $(VENV)/.examples
 	$(BIN)/python examples/movielens_multigate.py
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
-	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TEST_FLAGS)
+	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest $(TEST_FLAGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

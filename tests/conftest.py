@@ -9,6 +9,9 @@ import pytest
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
 
+# Programs of their own, written for Keras 3.
+collect_ignore = [] if KERAS_3 else ["benchmarks", "examples"]
+
 
 @pytest.fixture(autouse=True)
 def fresh_keras():

@@ -24,15 +24,12 @@ PROGRAMS = {
 
 
 def run(module, *arguments):
-    # The benchmarks are written for Keras 3, whichever is tested here.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("TF_USE_LEGACY_KERAS", None)
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=ROOT,
     ).stdout
 

@@ -21,7 +21,7 @@ def make_model(gate_class=keras_comet.COMETGate, n=8, rate=0.01, **kwargs):
     keras.utils.set_random_seed(3)
     inputs = keras.Input((6,))
     gate = gate_class(n, **kwargs, name="gate")
-    experts = [keras.layers.Dense(4, "relu") for _ in range(n)]
+    experts = keras_comet.StackedDenseExperts(n, [4], "relu")
     mixture = keras_comet.MixtureOfExperts(experts, gate, "dense")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1)(mixture))
     model.compile(keras.optimizers.Adam(rate), "mse")

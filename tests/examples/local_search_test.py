@@ -7,16 +7,13 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_smoke_run_recovers_and_rescues(tmp_path):
-    # The example is written for Keras 3, whichever is tested here.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    environment.pop("TF_USE_LEGACY_KERAS", None)
     script = ROOT / "examples" / "local_search.py"
     output = subprocess.run(
         [sys.executable, str(script), "--smoke", f"--output-dir={tmp_path}"],
         check=True,
         capture_output=True,
         text=True,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     ).stdout
     assert "certified: True" in output
     for gate in ("hash", "top_k"):
