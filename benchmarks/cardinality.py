@@ -152,7 +152,6 @@ def _summarize_grid(report: Report, by_epoch: int, pairs: list[Any]) -> None:
         f"{sum(each < 0 for each in more)} fewer; at most {max(more):.1f}, on "
         f"average {np.mean(more):+.2f} +- {error:.2f}."
     )
-    report.save()
 
 
 def run_search(args: argparse.Namespace) -> None:
@@ -236,7 +235,6 @@ def run_search(args: argparse.Namespace) -> None:
             )
         else:
             report.note(f"No trial among {name}.")
-    report.save()
 
 
 def run_curves(args: argparse.Namespace) -> None:

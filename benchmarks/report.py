@@ -56,8 +56,8 @@ class Bar:
 class Report:
     """Collects tables and bars of one program and writes them.
 
-    Every table and bar is written at once, so that a later case that fails
-    takes none with it.
+    Every table, bar and note is written at once, so that a later case that
+    fails takes none with it.
 
     Args:
         name: str. Name of the program; the files are called after it.
@@ -141,6 +141,7 @@ class Report:
         """Appends a sentence, and prints it."""
         self.notes.append(text)
         print(text, flush=True)
+        self.save()
 
     def save(self) -> None:
         """Writes `<name>.json` and `<name>.md`."""
