@@ -60,3 +60,15 @@ def run_script(script, *arguments, **environment):
         capture_output=True,
         text=True,
     )
+
+
+def run_program(*arguments):
+    """Runs a program of the repository, and returns what it prints."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+    ).stdout

@@ -1,11 +1,6 @@
-import os
-import pathlib
-import subprocess
-import sys
-
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.helpers import run_program
 
 
 @pytest.mark.slow
@@ -18,19 +13,12 @@ ROOT = pathlib.Path(__file__).parents[2]
     ],
 )
 def test_smoke_run_writes_a_table_or_a_plot(part, found, file, tmp_path):
-    output = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "benchmarks.cardinality",
-            part,
-            "--smoke",
-            f"--output-dir={tmp_path}",
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    ).stdout
+    output = run_program(
+        "-m",
+        "benchmarks.cardinality",
+        part,
+        "--smoke",
+        f"--output-dir={tmp_path}",
+    )
     assert found in output
     assert (tmp_path / file).stat().st_size > 100

@@ -1,13 +1,10 @@
 """Every benchmark runs, and writes what it says."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
-from tests.helpers import ROOT
+from tests.helpers import run_program
 
 # Programs, with the number of bars and the plots of a quick look.
 PROGRAMS = {
@@ -21,17 +18,6 @@ PROGRAMS = {
     "local_search": (7, []),
     "local_search_movielens": (0, []),
 }
-
-
-def run(module, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=ROOT,
-    ).stdout
 
 
 # They build and trace many models, even small ones.
@@ -53,7 +39,12 @@ LONG = {
     ],
 )
 def test_smoke_run_writes_tables_and_bars(program, tmp_path):
-    run(f"benchmarks.{program}", "--smoke", f"--output-dir={tmp_path}")
+    run_program(
+        "-m",
+        f"benchmarks.{program}",
+        "--smoke",
+        f"--output-dir={tmp_path}",
+    )
     content = json.loads((tmp_path / f"{program}.json").read_text())
     num_bars, plots = PROGRAMS[program]
     assert content["smoke"] and content["tables"]
@@ -68,7 +59,9 @@ def test_smoke_run_writes_tables_and_bars(program, tmp_path):
 
 @pytest.mark.slow
 def test_one_command_runs_all_and_prints_the_bars(tmp_path):
-    output = run("benchmarks", "--smoke", f"--output-dir={tmp_path}")
+    output = run_program(
+        "-m", "benchmarks", "--smoke", f"--output-dir={tmp_path}"
+    )
     speed = [name for name in PROGRAMS if not name.startswith("local_search")]
     for program in speed:
         assert f"# {program}" in output

@@ -1,20 +1,10 @@
-import os
-import pathlib
-import subprocess
-import sys
-
-ROOT = pathlib.Path(__file__).parents[2]
+from tests.helpers import run_program
 
 
 def test_smoke_run_recovers_and_rescues(tmp_path):
-    script = ROOT / "examples" / "local_search.py"
-    output = subprocess.run(
-        [sys.executable, str(script), "--smoke", f"--output-dir={tmp_path}"],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    ).stdout
+    output = run_program(
+        "examples/local_search.py", "--smoke", f"--output-dir={tmp_path}"
+    )
     assert "certified: True" in output
     for gate in ("hash", "top_k"):
         assert f"| {gate} |" in output
