@@ -59,7 +59,7 @@ def published(problem: PlantedProblem, seed: int) -> None:
                 problem.recovered(),
                 np.array(problem.permutation.assignment),
             )
-    problem.permutation.settle(best[1])
+    problem.permutation.freeze(best[1])
 
 
 def recover(

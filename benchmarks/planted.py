@@ -46,9 +46,9 @@ class PlantedProblem:
         self._predict()
         self._draw_weights(gate, rng)
         self.hidden = rng.permutation(num_experts)[np.newaxis]
-        self.permutation.settle(self.hidden)
+        self.permutation.freeze(self.hidden)
         self._targets = self._predict()
-        self.permutation.settle(np.arange(num_experts)[np.newaxis])
+        self.permutation.freeze(np.arange(num_experts)[np.newaxis])
         self.loss_before = float(self.loss())
 
     def _make_gate(self, gate: str) -> keras_comet.Gate:
@@ -134,7 +134,7 @@ def search_as_published(
     adam = keras.optimizers.Adam(learning_rate)
     adam.build([logits])
     permutation = problem.permutation
-    permutation.settled.assign(False)
+    permutation.frozen.assign(False)
     weights = permutation.permutation_weights.value
 
     @tf.function
@@ -155,4 +155,4 @@ def search_as_published(
     for index in range(steps):
         step(tf.constant(index / steps, tf.float32))
     permutation.permutation_weights.assign(logits)
-    permutation.settle()
+    permutation.freeze()

@@ -81,7 +81,7 @@ def search_planted(seed: int, steps: int) -> list[float]:
     print(
         f"exchange: loss {report.loss_before:.4f} -> {report.loss_after:.2e}, "
         f"{report.moves} moves, {report.evaluations} evaluations, "
-        f"certified: {report.certified}, {report.seconds:.1f} s"
+        f"is_local_optimum: {report.is_local_optimum}, {report.seconds:.1f} s"
     )
 
     permutation, loss_fn = make_planted(seed)

@@ -6,6 +6,7 @@ from keras_comet import datasets
 from keras_comet._version import __version__
 from keras_comet.callbacks import CardinalityTarget
 from keras_comet.callbacks import GateSparsityLogger
+from keras_comet.callbacks import LocalSearch
 from keras_comet.export import export_saved_model
 from keras_comet.gates import COMETGate
 from keras_comet.gates import DSelectKGate
@@ -23,9 +24,8 @@ from keras_comet.models import CategoricalFeature
 from keras_comet.models import MultiGateRecommender
 from keras_comet.models import NumericFeature
 from keras_comet.models import Task
-from keras_comet.optimizers import LocalSearchOptimizer
-from keras_comet.optimizers import SearchReport
-from keras_comet.training import LocalSearch
+from keras_comet.search import LocalSearchOptimizer
+from keras_comet.search import SearchReport
 from keras_comet.training import Trainer
 
 __all__ = [

@@ -242,7 +242,7 @@ class CardinalityTarget(keras.callbacks.Callback):
             `training_cardinality`, the mean of recent training rows, and
             `training_within_cap`, their share within the cap, both NaN before
             the first one; `training_entropy`, normalized, of their expert
-            usage; `relative_width` and `balance_pressure`, which are
+            usage; `gamma_scale` and `aux_loss_weight`, which are
             controlled; and `held_since`, the position at which the cap
             began to hold for good, NaN while it does not.
         """
@@ -256,8 +256,8 @@ class CardinalityTarget(keras.callbacks.Callback):
             "training_cardinality": float(shares @ counts),
             "training_within_cap": float(shares[:cap].sum()),
             "training_entropy": _normalized_entropy(usage),
-            "relative_width": _read(gate.relative_width),
-            "balance_pressure": _read(gate.balance_pressure),
+            "gamma_scale": _read(gate.gamma_scale),
+            "aux_loss_weight": _read(gate.aux_loss_weight),
             "held_since": self._held_since.get(id(gate), math.nan),
         }
 
@@ -267,14 +267,14 @@ class CardinalityTarget(keras.callbacks.Callback):
     def _steer(self, gate: SmoothStepGate, elapsed: float) -> None:
         cap = self._cap_of(gate)
         shares = _read_shares(gate.recent_cardinality)
-        width = _read(gate.relative_width)
+        width = _read(gate.gamma_scale)
         progress = self._position / self._deadline
         within_cap = float(shares[:cap].sum())
         if progress >= 1.0:
             # The records look back on batches of before.
             within_cap = 1.0
             if width > 0.0:
-                gate.relative_width.assign(0.0)
+                gate.gamma_scale.assign(0.0)
         elif width > 0.0 and cap < gate.num_experts and shares[0] >= 0.0:
             self._report_saturated(gate, width, shares)
             error = _excess(shares, cap) - _wanted_excess(progress)
@@ -283,7 +283,7 @@ class CardinalityTarget(keras.callbacks.Callback):
             move = np.clip(
                 _GAIN * elapsed * error, -_LARGEST_MOVE, _LARGEST_MOVE
             )
-            gate.relative_width.assign(
+            gate.gamma_scale.assign(
                 np.clip(
                     width * math.exp(-move), _SMALLEST_WIDTH, _LARGEST_WIDTH
                 )
@@ -293,7 +293,7 @@ class CardinalityTarget(keras.callbacks.Callback):
         # Only splits can bring experts back, and need their gradient for it.
         if progress < 1.0 and least < _STARVING:
             pressure = _LARGEST_PRESSURE * (1.0 - least / _STARVING)
-        gate.balance_pressure.assign(pressure)
+        gate.aux_loss_weight.assign(pressure)
         if within_cap >= self.share:
             self._held_since.setdefault(id(gate), self._position)
         else:

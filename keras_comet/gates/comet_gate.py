@@ -73,7 +73,7 @@ class COMETGate(SmoothStepGate):
         split_bias: variable `(k, num_experts - 1)`.
         leaf_kernel: variable `(features, k, num_experts)`, left to right.
         leaf_bias: variable `(k, num_experts)`.
-        relative_width: variable `()`. The smooth-step is `gamma` times this
+        gamma_scale: variable `()`. The smooth-step is `gamma` times this
             wide: 1 at first, 0 for hard routing. See `CardinalityTarget`.
 
     Call arguments:

@@ -74,7 +74,7 @@ class DSelectKGate(SmoothStepGate):
         selector_bias: variable `(k, m)`.
         weight_kernel: variable `(features, k)`.
         weight_bias: variable `(k,)`. The static form has only the biases.
-        relative_width: variable `()`. The smooth-step is `gamma` times this
+        gamma_scale: variable `()`. The smooth-step is `gamma` times this
             wide: 1 at first, 0 for hard routing. See `CardinalityTarget`.
 
     Call arguments:

@@ -28,7 +28,7 @@ class ExpertPermutation(keras.layers.Layer):
     is what the local search looks for. The permutation is applied as
     `g = sum_j G_j P_j`, where `G_j` is the row of selector j.
 
-    Settled, as it is unless a `LocalSearchOptimizer` searches, it is a
+    Frozen, as it is unless a `LocalSearchOptimizer` searches, it is a
     constant that costs one gather. While the method `"sinkhorn"` searches, P
     is a nearly doubly stochastic matrix instead, and a product.
 
@@ -51,8 +51,8 @@ class ExpertPermutation(keras.layers.Layer):
             the identity; assign to it and routing changes at once.
         permutation_weights: float32 variable `(num_permutations, num_experts,
             num_experts)`: P, `[p, i, e]` being the share of output i that
-            expert e gets. Used only until the permutation is settled.
-        settled: bool variable: whether the search is over, so that P is the
+            expert e gets. Used only while a search is on.
+        frozen: bool variable: whether the search is over, so that P is the
             constant `assignment`. Starts as true.
 
     Call arguments:
@@ -106,8 +106,8 @@ class ExpertPermutation(keras.layers.Layer):
             "float32",
             trainable=True,
         )
-        self.settled = self._add_state(
-            "settled", np.array(True), "bool", trainable=False
+        self.frozen = self._add_state(
+            "frozen", np.array(True), "bool", trainable=False
         )
         # While a constant: which output each expert takes, for each row.
         self._constant: np.ndarray[Any, Any] | None = None
@@ -139,7 +139,7 @@ class ExpertPermutation(keras.layers.Layer):
         if self._constant is not None:
             return self._gather(selector_weights, list(self._constant))
         return tf.cond(
-            tf.convert_to_tensor(self.settled),
+            tf.convert_to_tensor(self.frozen),
             lambda: _with_zero_gradient(
                 self._gather(selector_weights, self._invert()),
                 tf.convert_to_tensor(self.permutation_weights),
@@ -175,12 +175,12 @@ class ExpertPermutation(keras.layers.Layer):
         )
 
     def is_searching(self) -> tf.Tensor | bool:
-        """Whether P is not settled, so that zero weights need gradients."""
+        """Whether P is not frozen, so that zero weights need gradients."""
         if self._constant is not None:
             return False
-        return tf.logical_not(tf.convert_to_tensor(self.settled))
+        return tf.logical_not(tf.convert_to_tensor(self.frozen))
 
-    def settle(self, assignment: Any = None) -> None:
+    def freeze(self, assignment: Any = None) -> None:
         """Ends the search here, at the nearest permutation or a given one.
 
         Args:
@@ -188,14 +188,14 @@ class ExpertPermutation(keras.layers.Layer):
                 to `None`: P rounded, exactly.
         """
         if assignment is None:
-            if bool(tf.convert_to_tensor(self.settled)):
+            if bool(tf.convert_to_tensor(self.frozen)):
                 return
             assignment = nearest_permutations(self.permutation_weights)
         self.assignment.assign(assignment)
         self.permutation_weights.assign(
             tf.one_hot(assignment, self.num_experts)
         )
-        self.settled.assign(True)
+        self.frozen.assign(True)
 
     @contextlib.contextmanager
     def as_constant(self) -> Iterator[None]:
@@ -205,13 +205,13 @@ class ExpertPermutation(keras.layers.Layer):
         at all.
 
         Raises:
-            ValueError: If the permutation is not settled.
+            ValueError: If the permutation is not frozen.
         """
-        if not bool(tf.convert_to_tensor(self.settled)):
+        if not bool(tf.convert_to_tensor(self.frozen)):
             raise ValueError(
                 f"The permutation {self.name!r} is still being searched. "
                 "Train until the search is over, or end it here by "
-                "`permutation.settle()`."
+                "`permutation.freeze()`."
             )
         before = self._constant
         assignment = tf.convert_to_tensor(self.assignment).numpy()

@@ -27,7 +27,7 @@ _MOMENTUM = 0.9
 class SmoothStepGate(Gate):
     """Base class of gates whose selectors settle as smooth-steps saturate.
 
-    The steps are `gamma * relative_width` wide. At a relative width of 0 the
+    The steps are `gamma * gamma_scale` wide. At a scale of gamma of 0 the
     gate routes hard: each selector keeps one expert. The width is a variable,
     so that it can change in a training that is traced already, is saved, and
     is the same on all replicas.
@@ -42,14 +42,14 @@ class SmoothStepGate(Gate):
         num_experts: int. Number of experts, at least 1.
         k: int. Number of selectors.
         gamma: float. Width of the smooth-step.
-        hard_routing: bool. Whether to start at a relative width of 0.
+        hard_routing: bool. Whether to start at a scale of gamma of 0.
         kernel_initializer: initializer of the kernels, or `None`.
         bias_initializer: initializer of the biases, or `None`.
         **kwargs: what `Gate` takes.
 
     Attributes:
-        relative_width: variable `()`, 1 at first, 0 for hard routing.
-        balance_pressure: variable `()`. Weight of a load balance penalty on
+        gamma_scale: variable `()`, 1 at first, 0 for hard routing.
+        aux_loss_weight: variable `()`. Weight of a load balance penalty on
             top of `load_balance_weight`, while the gate is steered.
         input_scale: variable `()`, 0 until it is measured.
         recent_cardinality: variable `(num_experts,)`: shares of recent
@@ -79,10 +79,10 @@ class SmoothStepGate(Gate):
         self._constants: tuple[float, float] | None = None
 
     def build(self, input_shape: Any) -> None:
-        self.relative_width = self._add_state(
-            "relative_width", (), 0.0 if self._starts_hard else 1.0
+        self.gamma_scale = self._add_state(
+            "gamma_scale", (), 0.0 if self._starts_hard else 1.0
         )
-        self.balance_pressure = self._add_state("balance_pressure", (), 0.0)
+        self.aux_loss_weight = self._add_state("aux_loss_weight", (), 0.0)
         self.input_scale = self._add_state("input_scale", (), 0.0)
         self.recent_cardinality = self._add_state(
             "recent_cardinality", (self.num_experts,), 0.0
@@ -112,14 +112,14 @@ class SmoothStepGate(Gate):
         if not self.built:
             return self._starts_hard
         with tf.init_scope():
-            return float(tf.convert_to_tensor(self.relative_width)) == 0.0
+            return float(tf.convert_to_tensor(self.gamma_scale)) == 0.0
 
     @hard_routing.setter
     def hard_routing(self, value: bool) -> None:
         if not self.built:
             self._starts_hard = bool(value)
         elif value != self.hard_routing:
-            self.relative_width.assign(0.0 if value else 1.0)
+            self.gamma_scale.assign(0.0 if value else 1.0)
 
     @contextlib.contextmanager
     def constant_routing(self, hard: bool) -> Iterator[None]:
@@ -128,7 +128,7 @@ class SmoothStepGate(Gate):
         Args:
             hard: bool. Whether to route hard even if the gate does not.
         """
-        width = float(tf.convert_to_tensor(self.relative_width))
+        width = float(tf.convert_to_tensor(self.gamma_scale))
         scale = float(tf.convert_to_tensor(self.input_scale))
         self._constants = (0.0 if hard else self.gamma * width, scale or 1.0)
         try:
@@ -141,7 +141,7 @@ class SmoothStepGate(Gate):
         soft: Callable[[Any], tf.Tensor],
         hard: Callable[[], tf.Tensor],
     ) -> tf.Tensor:
-        """Routes soft, or hard at a relative width of 0.
+        """Routes soft, or hard at a scale of gamma of 0.
 
         Args:
             soft: function of the width of the smooth-step, above 0.
@@ -153,7 +153,7 @@ class SmoothStepGate(Gate):
         if self._constants is not None:
             width = self._constants[0]
             return soft(width) if width > 0.0 else hard()
-        width = self.gamma * tf.convert_to_tensor(self.relative_width)
+        width = self.gamma * tf.convert_to_tensor(self.gamma_scale)
         return tf.cond(width > 0.0, lambda: soft(width), hard)
 
     def call(
@@ -177,7 +177,7 @@ class SmoothStepGate(Gate):
         routing_weights = super().call(routing_inputs, training=training)
         if training and self.is_steered:
             self.add_loss(
-                tf.convert_to_tensor(self.balance_pressure)
+                tf.convert_to_tensor(self.aux_loss_weight)
                 * tf.cast(
                     regularizers.load_balance(routing_weights), tf.float32
                 )

@@ -1,6 +1,5 @@
-"""Training with local search: the callback and the loop."""
+"""The training loop with local search and checkpoints."""
 
-from keras_comet.training.local_search import LocalSearch
 from keras_comet.training.trainer import Trainer
 
-__all__ = ["LocalSearch", "Trainer"]
+__all__ = ["Trainer"]

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import flatten_layers
-from keras_comet.optimizers import SearchReport
+from keras_comet.search import SearchReport
 
 # What TensorFlow raises for files that are cut short, altered or missing.
 _UNREADABLE = (tf.errors.OpError, LookupError, OSError, ValueError)

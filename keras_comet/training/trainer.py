@@ -9,12 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import keras
-from keras_comet.optimizers import SearchReport
+from keras_comet.search import SearchReport
+from keras_comet.search.search_batches import SearchBatches
+from keras_comet.search.searcher import Searcher
+from keras_comet.search.searcher import find_local_search
 from keras_comet.training.checkpoints import Checkpoints
 from keras_comet.training.checkpoints import Progress
-from keras_comet.training.search_batches import SearchBatches
-from keras_comet.training.searcher import Searcher
-from keras_comet.training.searcher import find_local_search
 from keras_comet.training.train_step import build_for_training
 from keras_comet.training.train_step import train_step
 

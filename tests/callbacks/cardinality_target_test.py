@@ -107,18 +107,16 @@ def test_width_follows_the_formula(cap):
         if step != 5:
             error = excess(shares, cap or 2) - (1.0 - step / 200) ** 0.25
             expected *= math.exp(-100 * 0.01 * error)
-        np.testing.assert_allclose(gate.relative_width, expected, rtol=1e-5)
+        np.testing.assert_allclose(gate.gamma_scale, expected, rtol=1e-5)
     assert expected > 1.0
     target.update(190)
     # At most a factor of e at once.
-    np.testing.assert_allclose(
-        gate.relative_width, expected / math.e, rtol=1e-5
-    )
+    np.testing.assert_allclose(gate.gamma_scale, expected / math.e, rtol=1e-5)
     # Within the cap, it is not narrowed any more.
-    before = float(gate.relative_width)
+    before = float(gate.gamma_scale)
     gate.recent_cardinality.assign([0.2, 0.8, 0, 0, 0, 0, 0, 0])
     target.update(198)
-    assert float(gate.relative_width) > before * 0.999
+    assert float(gate.gamma_scale) > before * 0.999
 
 
 def test_measured_cardinality_follows_the_path():
@@ -152,7 +150,7 @@ def test_history_and_description_say_what_is_steered():
             entry["target_cardinality"],
             2 * 4 ** (max(1 - position / 2, 0) ** 0.25),
         )
-    assert entries[-1]["relative_width"] == 0.0
+    assert entries[-1]["gamma_scale"] == 0.0
     assert entries[-1]["held_since"] == 2.0
     now = target.describe(gate)
     assert now["training_within_cap"] > 0.6
@@ -170,16 +168,16 @@ def test_starving_experts_raise_the_pressure_until_the_deadline():
     # Records count for their proportions: a short training fills them partly.
     gate.recent_usage.assign(0.3 * usage)
     target.update(1)
-    np.testing.assert_allclose(gate.balance_pressure, 0.2 * 3 / 5, rtol=1e-5)
+    np.testing.assert_allclose(gate.aux_loss_weight, 0.2 * 3 / 5, rtol=1e-5)
     gate.recent_usage.assign(np.eye(8)[0])
     target.update(2)
-    np.testing.assert_allclose(gate.balance_pressure, 0.2, rtol=1e-5)
+    np.testing.assert_allclose(gate.aux_loss_weight, 0.2, rtol=1e-5)
     gate.recent_usage.assign(np.full(8, 0.125))
     target.update(3)
-    assert float(gate.balance_pressure) == 0.0
+    assert float(gate.aux_loss_weight) == 0.0
     gate.recent_usage.assign(usage)
     target.update(100)
-    assert float(gate.balance_pressure) == 0.0
+    assert float(gate.aux_loss_weight) == 0.0
 
 
 def test_pressure_brings_starving_experts_back():
@@ -206,16 +204,14 @@ def test_model_that_was_traced_before_is_steered():
     fit(model, target, epochs=3, initial_epoch=1)
     assert np.any(gate.recent_usage)
     assert cardinalities(gate).max() <= 2
-    widths = [
-        entry["gates"]["gate"]["relative_width"] for entry in target.history
-    ]
+    widths = [entry["gates"]["gate"]["gamma_scale"] for entry in target.history]
     assert len(set(widths)) > 5
 
 
 def test_resumed_training_is_the_uninterrupted_one(tmp_path):
     model, gate = make_model()
     fit(model, CardinalityTarget(by_epoch=3), epochs=2)
-    assert float(gate.relative_width) not in (0.0, 1.0)
+    assert float(gate.gamma_scale) not in (0.0, 1.0)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     for each in (model, again):
@@ -301,7 +297,7 @@ def test_saturated_splits_are_reported_with_the_remedy_and_widened():
     gate.split_kernel.assign(1e3 * np.sign(gate.split_kernel))
     with pytest.warns(UserWarning, match="gradient.*exactly zero.*raise"):
         fit(model, CardinalityTarget(by_epoch=10), epochs=3)
-    assert float(gate.relative_width) > 1.0
+    assert float(gate.gamma_scale) > 1.0
 
 
 def test_two_gates_are_steered_alike_and_gates_without_width_left_alone():
@@ -409,7 +405,7 @@ def test_two_replicas_share_one_width():
                 target, keras.callbacks.LambdaCallback(on_epoch_end=check)
             ],
         )
-        widths = [h["gates"]["comet_gate"]["relative_width"]
+        widths = [h["gates"]["comet_gate"]["gamma_scale"]
                   for h in target.history]
         assert len(set(widths)) > 5, widths
         assert np.count_nonzero(gate(x), axis=-1).max() <= 2

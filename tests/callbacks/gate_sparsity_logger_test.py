@@ -189,7 +189,7 @@ def test_target_is_shown_beside_the_measured_cardinality(tmp_path):
         assert found == pytest.approx(expected, rel=1e-5)
     for step, cardinality in events["gates/buy/cardinality"].items():
         assert (cardinality <= 2.0) or step < 2
-    widths = events["gates/buy/relative_width"]
+    widths = events["gates/buy/gamma_scale"]
     assert widths[0] == 1.0 and widths[2] == widths[3] == 0.0
     held = events["gates/buy/held_since"]
     assert np.isnan(held[0]) and held[3] <= 2.0

@@ -273,11 +273,11 @@ def test_older_trace_inside_the_model_raises_instead_of_a_wrong_export(
 def test_permutation_that_is_being_searched_raises(tmp_path, fold):
     model = make_case("comet", "all", "list", False)
     searched = model.layers[-1].gates["a"].permutation
-    searched.settled.assign(False)
+    searched.frozen.assign(False)
     with pytest.raises(ValueError, match="still being searched.*settle"):
         export_saved_model(model, tmp_path / "1", fold=fold)
     assert os.listdir(tmp_path) == []
-    searched.settle()
+    searched.freeze()
     export_saved_model(model, tmp_path / "1", fold=fold)
 
 

@@ -92,7 +92,7 @@ def soft(matrices):
             matrices.shape[-1], len(matrices)
         )
     permutation.permutation_weights.assign(matrices)
-    permutation.settled.assign(False)
+    permutation.frozen.assign(False)
     return permutation
 
 
@@ -114,16 +114,16 @@ def test_soft_permutation_is_a_matrix_product(num_permutations):
 def test_settles_at_the_nearest_permutation_once():
     permutation = soft([[[0.6, 0.3, 0.1], [0.5, 0.1, 0.4], [0.1, 0.3, 0.6]]])
     # Totals: 0.6 + 0.1 + 0.6 = 1.3, and 0.3 + 0.5 + 0.6 = 1.4.
-    permutation.settle()
+    permutation.freeze()
     np.testing.assert_array_equal(permutation.assignment, [[1, 0, 2]])
     np.testing.assert_array_equal(
         np.array(permutation.permutation_weights), [np.eye(3)[[1, 0, 2]]]
     )
     assert not bool(permutation.is_searching())
     permutation.assignment.assign([[2, 1, 0]])
-    permutation.settle()
+    permutation.freeze()
     np.testing.assert_array_equal(permutation.assignment, [[2, 1, 0]])
-    permutation.settle([[0, 2, 1]])
+    permutation.freeze([[0, 2, 1]])
     np.testing.assert_array_equal(permutation.assignment, [[0, 2, 1]])
     np.testing.assert_array_equal(
         np.array(permutation.permutation_weights), [np.eye(3)[[0, 2, 1]]]

@@ -40,7 +40,7 @@ def soft_permutation(matrices):
         matrices.shape[-1], len(matrices)
     )
     permutation.permutation_weights.assign(matrices)
-    permutation.settled.assign(False)
+    permutation.frozen.assign(False)
     return permutation
 
 

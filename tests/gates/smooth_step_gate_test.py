@@ -12,8 +12,8 @@ from tests.helpers import variables
 
 GATES = [keras_comet.COMETGate, keras_comet.DSelectKGate]
 STATE = {
-    "relative_width",
-    "balance_pressure",
+    "gamma_scale",
+    "aux_loss_weight",
     "input_scale",
     "recent_cardinality",
     "recent_usage",
@@ -31,12 +31,12 @@ def settled_share(gate, x):
     return np.mean(np.abs(logits) >= gate.gamma / 2)
 
 
-@pytest.mark.parametrize("relative_width", [0.25, 4.0])
-def test_relative_width_multiplies_gamma(relative_width):
+@pytest.mark.parametrize("gamma_scale", [0.25, 4.0])
+def test_gamma_scale_multiplies_gamma(gamma_scale):
     gate, weights = make_gate(6, gamma=3.0)
-    gate.relative_width.assign(relative_width)
+    gate.gamma_scale.assign(gamma_scale)
     x = rows(6, 4)
-    expected = reference.comet(x, **weights, gamma=3.0 * relative_width)
+    expected = reference.comet(x, **weights, gamma=3.0 * gamma_scale)
     np.testing.assert_allclose(gate(x), expected, atol=2e-6)
 
 
@@ -62,7 +62,7 @@ def test_hard_routing_is_the_limit_of_a_vanishing_width(gate_class):
     gate = gate_class(8, k=2)
     x = rows(200, 4)
     gate(x)
-    gate.relative_width.assign(1e-9)
+    gate.gamma_scale.assign(1e-9)
     vanishing = gate(x).numpy()
     gate.hard_routing = True
     np.testing.assert_allclose(gate(x), vanishing, atol=1e-6)
@@ -99,8 +99,8 @@ def test_state_is_saved_and_restored(gate_class, tmp_path):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, gate_class(6, name="gate")(inputs))
     gate = model.get_layer("gate")
-    gate.relative_width.assign(0.3)
-    gate.balance_pressure.assign(0.004)
+    gate.gamma_scale.assign(0.3)
+    gate.aux_loss_weight.assign(0.004)
     gate.input_scale.assign(5.0)
     gate.recent_usage.assign(np.arange(6) / 15)
     gate.recent_cardinality.assign(np.arange(6)[::-1] / 15)
@@ -115,7 +115,7 @@ def test_state_is_saved_and_restored(gate_class, tmp_path):
     model.save_weights(tmp_path / "model.weights.h5")
     gate.hard_routing = True
     model.load_weights(tmp_path / "model.weights.h5")
-    np.testing.assert_allclose(gate.relative_width, 0.3)
+    np.testing.assert_allclose(gate.gamma_scale, 0.3)
 
 
 def test_state_is_not_trained():
@@ -133,7 +133,7 @@ def test_only_a_steered_gate_records_and_adds_its_pressure():
     assert not gate.losses
     np.testing.assert_array_equal(gate.recent_usage, np.zeros(5))
     gate.is_steered = True
-    gate.balance_pressure.assign(0.3)
+    gate.aux_loss_weight.assign(0.3)
     gate(x)
     np.testing.assert_array_equal(gate.recent_usage, np.zeros(5))
     gate(x, training=True)
@@ -213,13 +213,13 @@ def test_constant_routing_leaves_no_state_in_the_graph(gate_class, hard):
     gate = gate_class(5)
     x = 100.0 * rows(30, 4)
     gate(x, training=True)
-    gate.relative_width.assign(0.5)
+    gate.gamma_scale.assign(0.5)
     with gate.constant_routing(hard):
         route = tf.function(lambda x: gate(x)).get_concrete_function(
             tf.TensorSpec([None, 4])
         )
     gate.hard_routing = hard
-    assert float(gate.relative_width) == (0.0 if hard else 0.5)
+    assert float(gate.gamma_scale) == (0.0 if hard else 0.5)
     np.testing.assert_allclose(route(tf.constant(x)), gate(x), atol=1e-6)
     # Reads of the trainable weights only, and no branch.
     types = [each.type for each in route.graph.get_operations()]

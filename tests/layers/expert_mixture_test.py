@@ -360,8 +360,8 @@ def test_one_expert_is_that_expert(gate_class, dispatch):
 def test_weights_of_zero_get_gradients_while_searching(dispatch, compiled):
     order = np.array([2, 0, 3, 1])
     permutation = keras_comet.ExpertPermutation(4)
-    permutation.settle([order])
-    permutation.settled.assign(False)
+    permutation.freeze([order])
+    permutation.frozen.assign(False)
     gate = keras_comet.TopKGate(4, k=2, permutation=permutation)
     experts = [keras.layers.Dense(3, use_bias=False) for _ in range(4)]
     moe = keras_comet.MixtureOfExperts(experts, gate, dispatch)

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 import keras_comet
 from keras_comet._keras import KERAS_3, keras
-from keras_comet.optimizers.exchange_search import _Search
+from keras_comet.search.exchange_search import _Search
 
 ROOT = pathlib.Path(sys.argv[1])
 

@@ -77,7 +77,7 @@ class SinkhornSearch:
             permutation.permutation_weights.assign(
                 self._soften(variable, tf.constant(0, tf.int64))
             )
-            permutation.settled.assign(False)
+            permutation.frozen.assign(False)
 
     def move_logits(self, gradients: Sequence[Any], **kwargs: Any) -> None:
         """Takes a step of Adam on the logits.
@@ -119,28 +119,28 @@ class SinkhornSearch:
     def _move_permutation(
         self, permutation: ExpertPermutation, variable: Any, step: tf.Tensor
     ) -> None:
-        settled = tf.convert_to_tensor(permutation.settled)
+        frozen = tf.convert_to_tensor(permutation.frozen)
         weights = tf.convert_to_tensor(permutation.permutation_weights)
         assignment = tf.convert_to_tensor(permutation.assignment)
 
-        def settle() -> tuple[tf.Tensor, tf.Tensor]:
+        def freeze() -> tuple[tf.Tensor, tf.Tensor]:
             rounded = nearest_permutations(variable)
             return tf.one_hot(rounded, permutation.num_experts), rounded
 
         # Values in branches, assignments outside: under a distribution
         # strategy no variable can be assigned inside a branch.
         weights, assignment = tf.cond(
-            settled,
+            frozen,
             lambda: (weights, assignment),
             lambda: tf.cond(
                 step >= self._search_steps,
-                settle,
+                freeze,
                 lambda: (self._soften(variable, step), assignment),
             ),
         )
         permutation.permutation_weights.assign(weights)
         permutation.assignment.assign(assignment)
-        permutation.settled.assign(settled | (step >= self._search_steps))
+        permutation.frozen.assign(frozen | (step >= self._search_steps))
 
     def _soften(self, logits: Any, step: tf.Tensor) -> tf.Tensor:
         return _soften(

@@ -18,8 +18,8 @@ from keras_comet._keras import tf_variable
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.ops import linear_assignment
 from keras_comet.ops.recall import recalling
-from keras_comet.optimizers.search_report import SearchReport
-from keras_comet.optimizers.sinkhorn_search import SinkhornSearch
+from keras_comet.search.search_report import SearchReport
+from keras_comet.search.sinkhorn_search import SinkhornSearch
 
 # Candidates that are compared before the best of them is taken.
 _COMPARED = 32
@@ -79,7 +79,7 @@ def exchange_search(
        beginnings, one far away and one near, and the best end is kept. (Not
        where trying all exchanges is cheaper, as with up to 20 experts.)
     5. From there on all exchanges are tried. If none improves, the result is
-       certified: a local optimum. The few that came nearest are followed by a
+       is_local_optimum: a local optimum. The few that came nearest are followed by a
        second and a third exchange; if one of those improves, on at 1.
 
     Deterministic. Between candidates only P changes, so that in eager code
@@ -89,7 +89,7 @@ def exchange_search(
         loss_fn: function that returns the scalar loss of the current model
             on a search batch, the same each time. Call the model with
             `training=False`.
-        permutations: list of `ExpertPermutation`, settled.
+        permutations: list of `ExpertPermutation`, frozen.
         max_evaluations: int. Most candidates to try. Defaults to `None`: as
             many as it takes.
         max_seconds: float. Time after which no further candidate is tried.
@@ -100,7 +100,7 @@ def exchange_search(
         when the search is interrupted.
 
     Raises:
-        ValueError: If there is no permutation, one is not settled, or the
+        ValueError: If there is no permutation, one is not frozen, or the
             loss is no scalar.
     """
     _check_permutations(permutations)
@@ -134,7 +134,7 @@ class _Search:
         self._evaluations = -1  # the loss at the start is no candidate's
         self._begin = time.monotonic()
         self._budget_ended = False
-        self._certified = False
+        self._is_local_optimum = False
         self._rejected: list[tuple[float, Orders]] = []
 
     def run(self) -> SearchReport:
@@ -152,13 +152,13 @@ class _Search:
                         found = other
             found = self._climb(found, True)
         finally:
-            self._settle(self._best)
+            self._freeze(self._best)
         return SearchReport(
             loss_before=loss_before,
             loss_after=self._best_loss,
             moves=found.moves,
             evaluations=self._evaluations,
-            certified=self._certified,
+            is_local_optimum=self._is_local_optimum,
             seconds=time.monotonic() - self._begin,
         )
 
@@ -186,7 +186,7 @@ class _Search:
 
     def _find_better(self, found: _Found, thorough: bool) -> _Found | None:
         """The best of the first few candidates among which one improves."""
-        self._certified = False
+        self._is_local_optimum = False
         self._rejected = []
         for few in self._candidates(found.orders, thorough):
             better = self._try(few, found)
@@ -240,7 +240,7 @@ class _Search:
             return
         while few := list(itertools.islice(neighbours, _COMPARED)):
             yield few
-        self._certified = True
+        self._is_local_optimum = True
         yield from self._follow_nearest()
 
     def _follow_nearest(self) -> Iterator[list[Orders]]:
@@ -365,9 +365,9 @@ class _Search:
         for permutation, order in zip(self._permutations, orders, strict=True):
             permutation.assignment.assign(order)
 
-    def _settle(self, orders: Orders) -> None:
+    def _freeze(self, orders: Orders) -> None:
         for permutation, order in zip(self._permutations, orders, strict=True):
-            permutation.settle(order)
+            permutation.freeze(order)
 
     def _compute_loss(self) -> tf.Tensor:
         self._evaluations += 1
@@ -381,12 +381,12 @@ class _Search:
 
     def _first_order_costs(self, orders: Orders) -> list[np.ndarray[Any, Any]]:
         """The gradient of the loss with respect to each P, `(n, n)` each."""
-        self._settle(orders)
+        self._freeze(orders)
         for permutation in self._permutations:
-            permutation.settled.assign(False)
+            permutation.frozen.assign(False)
         gradients = self._compute_gradients()
         for permutation in self._permutations:
-            permutation.settled.assign(True)
+            permutation.frozen.assign(True)
         return [
             cost
             for gradient in gradients
@@ -422,8 +422,8 @@ def _check_permutations(permutations: Sequence[ExpertPermutation]) -> None:
                 "`permutations` must be a list of ExpertPermutation. "
                 f"Received: {permutation!r}"
             )
-        if not bool(tf.convert_to_tensor(permutation.settled)):
+        if not bool(tf.convert_to_tensor(permutation.frozen)):
             raise ValueError(
                 f"The permutation {permutation.name!r} is soft, as another "
-                "search is going on. Call its `settle()` first."
+                "search is going on. Call its `freeze()` first."
             )

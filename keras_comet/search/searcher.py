@@ -5,9 +5,9 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet.gates.expert_permutation import find_permutations
-from keras_comet.optimizers import LocalSearchOptimizer
-from keras_comet.optimizers import SearchReport
-from keras_comet.training.search_loss import SearchLoss
+from keras_comet.search import LocalSearchOptimizer
+from keras_comet.search import SearchReport
+from keras_comet.search.search_loss import SearchLoss
 
 
 def find_local_search(optimizer: Any) -> LocalSearchOptimizer:

@@ -13,7 +13,7 @@ class SearchReport:
         moves: int. Number of moves that were taken.
         evaluations: int. Number of times the loss was computed, gradients
             included, after the first.
-        certified: bool. Whether no exchange of two experts improves the
+        is_local_optimum: bool. Whether no exchange of two experts improves the
             loss any more, as all were tried.
         seconds: float. How long it took.
     """
@@ -22,5 +22,10 @@ class SearchReport:
     loss_after: float
     moves: int
     evaluations: int
-    certified: bool
+    is_local_optimum: bool
     seconds: float
+
+    @property
+    def certified(self) -> bool:
+        """The former name of `is_local_optimum`."""
+        return self.is_local_optimum

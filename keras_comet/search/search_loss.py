@@ -10,8 +10,8 @@ import tensorflow as tf
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.ops.recall import recording
 from keras_comet.ops.recall import replaying
-from keras_comet.training.model_loss import compute_loss
-from keras_comet.training.model_loss import unpack_batch
+from keras_comet.search.model_loss import compute_loss
+from keras_comet.search.model_loss import unpack_batch
 
 # Sums in another order differ in float32; other inputs differ by far more.
 _TOLERANCE = 1e-4

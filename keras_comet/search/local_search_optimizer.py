@@ -13,14 +13,14 @@ from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.expert_permutation import find_permutations
-from keras_comet.optimizers.exchange_search import exchange_search
-from keras_comet.optimizers.search_report import SearchReport
-from keras_comet.optimizers.sinkhorn_search import Schedule
-from keras_comet.optimizers.sinkhorn_search import SinkhornSearch
+from keras_comet.search.exchange_search import exchange_search
+from keras_comet.search.search_report import SearchReport
+from keras_comet.search.sinkhorn_search import Schedule
+from keras_comet.search.sinkhorn_search import SinkhornSearch
 
 _METHODS = ("exchange", "sinkhorn")
 
-# From spread out to settled, whatever the number of search steps.
+# From spread out to hard, whatever the number of search steps.
 _FIRST_TEMPERATURE = 1.0
 _LAST_TEMPERATURE = 0.02
 
@@ -100,7 +100,7 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
     model.compile(optimizer, loss="mse")
     x = np.ones((64, 4), "float32")
     model.fit(x, x[:, :1], batch_size=16, verbose=0)
-    gate.permutation.assignment  # settled after two of the four updates
+    gate.permutation.assignment  # frozen after two of the four updates
     ```
     """
 

@@ -10,8 +10,8 @@ import keras_comet
 from keras_comet._keras import keras
 from keras_comet.gates.expert_permutation import nearest_permutations
 from tests.helpers import variables
-from tests.optimizers.problems import KINDS
-from tests.optimizers.problems import Planted
+from tests.search.problems import KINDS
+from tests.search.problems import Planted
 
 
 def make_optimizer(steps, inner=None, **kwargs):
@@ -76,7 +76,7 @@ def test_begins_half_at_the_assignment_and_half_spread_out():
     np.testing.assert_allclose(
         np.array(permutation.permutation_weights), expected, atol=1e-5
     )
-    assert not bool(tf.convert_to_tensor(permutation.settled))
+    assert not bool(tf.convert_to_tensor(permutation.frozen))
 
 
 def test_p_is_doubly_stochastic_throughout_and_a_permutation_at_the_end():

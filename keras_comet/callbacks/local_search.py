@@ -6,10 +6,10 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import keras
-from keras_comet.optimizers import SearchReport
-from keras_comet.training.search_batches import SearchBatches
-from keras_comet.training.search_log import SearchLog
-from keras_comet.training.searcher import Searcher
+from keras_comet.search import SearchReport
+from keras_comet.search.search_batches import SearchBatches
+from keras_comet.search.search_log import SearchLog
+from keras_comet.search.searcher import Searcher
 
 
 class LocalSearch(keras.callbacks.Callback):

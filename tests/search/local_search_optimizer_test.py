@@ -97,7 +97,7 @@ class Recorder(keras.callbacks.Callback):
         self.states.append(
             (
                 int(unwrap(self.model.optimizer).iterations),
-                bool(tf.convert_to_tensor(permutation.settled)),
+                bool(tf.convert_to_tensor(permutation.frozen)),
                 np.array(permutation.permutation_weights),
                 np.array(permutation.assignment),
             )
@@ -250,7 +250,7 @@ def test_two_replicas_search_and_settle_alike():
             for weight in model.weights:
                 first, second = copies(weight)
                 np.testing.assert_array_equal(first, second)
-            assert copies(permutation.settled)[0] == settled
+            assert copies(permutation.frozen)[0] == settled
             weights = copies(permutation.permutation_weights)[0]
             order = copies(permutation.assignment)[0]
             same = np.array_equal(weights, np.eye(4)[order])
@@ -317,7 +317,7 @@ def test_saved_model_resumes_bit_for_bit(tmp_path, stop):
     assert_equal(
         values(loaded.optimizer.variables), values(model.optimizer.variables)
     )
-    assert bool(tf.convert_to_tensor(permutation_of(loaded).settled))
+    assert bool(tf.convert_to_tensor(permutation_of(loaded).frozen))
 
 
 def test_checkpoint_resumes_bit_for_bit(tmp_path):
@@ -418,7 +418,7 @@ def test_search_after_the_end_raises():
     optimizer = Optimizer(INNER["adam"](), 2)
     model = make_model(optimizer)
     permutation = permutation_of(model)
-    assert optimizer.search(lambda: 0.0, [permutation]).certified
+    assert optimizer.search(lambda: 0.0, [permutation]).is_local_optimum
     fit(model, 0, 2)
     optimizer.search(lambda: 0.0, [permutation])
     fit(model, 2, 3)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.metrics import permutation_distance
-from keras_comet.optimizers import SearchReport
+from keras_comet.search import SearchReport
 
 # Pixels to an entry of P.
 _PIXELS = 8
@@ -61,7 +61,7 @@ class SearchLog:
 
     def _write_permutation(self, permutation: ExpertPermutation) -> None:
         weights = tf.convert_to_tensor(permutation.permutation_weights)
-        if bool(tf.convert_to_tensor(permutation.settled)):
+        if bool(tf.convert_to_tensor(permutation.frozen)):
             assignment = tf.convert_to_tensor(permutation.assignment)
             weights = tf.one_hot(assignment, permutation.num_experts)
         distance = tf.reduce_mean(permutation_distance(weights))

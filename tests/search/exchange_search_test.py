@@ -13,9 +13,9 @@ from hypothesis import strategies
 
 import keras_comet
 from keras_comet._keras import keras
-from keras_comet.optimizers import exchange_search as module
-from tests.optimizers.problems import KINDS
-from tests.optimizers.problems import Planted
+from keras_comet.search import exchange_search as module
+from tests.search.problems import KINDS
+from tests.search.problems import Planted
 
 
 def search(loss_fn, permutations, **budget):
@@ -49,7 +49,7 @@ def assert_pairwise_optimum(loss_fn, permutations, loss):
 
 def assert_settled(permutations):
     for each in permutations:
-        assert bool(tf.convert_to_tensor(each.settled))
+        assert bool(tf.convert_to_tensor(each.frozen))
         for order in np.array(each.assignment):
             np.testing.assert_array_equal(
                 np.sort(order), np.arange(each.num_experts)
@@ -72,7 +72,7 @@ class Table:
     def __call__(self):
         order = tuple(int(e) for e in np.array(self.permutation.assignment)[0])
         loss = self.losses[order]
-        if bool(tf.convert_to_tensor(self.permutation.settled)):
+        if bool(tf.convert_to_tensor(self.permutation.frozen)):
             self.seen.append((loss, order))
         return loss
 
@@ -94,7 +94,7 @@ def test_planted_permutation_is_recovered_exactly(kind, n, seed):
     np.testing.assert_allclose(report.loss_before, before, rtol=1e-5)
     assert report.loss_after <= 1e-6 * before
     assert float(problem.loss()) <= 1e-6 * before
-    assert report.certified
+    assert report.is_local_optimum
     assert report.moves >= 1
     assert_settled(problem.permutations)
 
@@ -109,7 +109,7 @@ def test_planted_permutation_is_recovered_exactly(kind, n, seed):
     ),
     budget=strategies.none() | strategies.integers(0, 12),
 )
-def test_never_worse_for_any_loss_and_certified_by_brute_force(
+def test_never_worse_for_any_loss_and_is_local_optimum_by_brute_force(
     n, losses, budget
 ):
     permutation = keras_comet.ExpertPermutation(n)
@@ -120,13 +120,13 @@ def test_never_worse_for_any_loss_and_certified_by_brute_force(
     assert report.loss_after <= before
     assert report.loss_after == float(np.float32(loss_fn()))
     assert_settled([permutation])
-    assert report.certified or budget is not None
-    if report.certified:
+    assert report.is_local_optimum or budget is not None
+    if report.is_local_optimum:
         assert_pairwise_optimum(loss_fn, [permutation], report.loss_after)
 
 
 @pytest.mark.parametrize("n", [3, 4, 5])
-def test_certified_is_a_pairwise_optimum_of_a_quadratic_assignment(n):
+def test_is_local_optimum_is_a_pairwise_optimum_of_a_quadratic_assignment(n):
     random = np.random.default_rng(n)
     flow = tf.constant(random.normal(size=(n, n)), tf.float32)
     distance = tf.constant(random.normal(size=(n, n)), tf.float32)
@@ -144,7 +144,7 @@ def test_certified_is_a_pairwise_optimum_of_a_quadratic_assignment(n):
 
     report = search(loss_fn, [permutation])
     order = np.array(permutation.assignment)[0]
-    assert report.certified
+    assert report.is_local_optimum
     np.testing.assert_allclose(report.loss_after, by_hand(order), rtol=1e-5)
     for [other] in exchanges([order[np.newaxis]]):
         assert by_hand(other[0]) >= report.loss_after - 1e-5
@@ -164,7 +164,7 @@ def test_evaluations_are_bounded(budget):
     report = search(loss_fn, [permutation], max_evaluations=budget)
     # One more before the search: the loss at the start.
     assert len(calls) - 1 == report.evaluations <= budget
-    assert not report.certified
+    assert not report.is_local_optimum
 
 
 def test_seconds_are_bounded():
@@ -177,7 +177,7 @@ def test_seconds_are_bounded():
     assert search(loss_fn, [permutation], max_seconds=0.0).evaluations == 0
     report = search(loss_fn, [permutation], max_seconds=0.3)
     assert 1 <= report.evaluations <= 15
-    assert not report.certified
+    assert not report.is_local_optimum
     assert report.loss_after <= report.loss_before
 
 
@@ -208,7 +208,7 @@ def test_nan_moves_nothing():
     report = search(lambda: math.nan, [permutation])
     np.testing.assert_array_equal(permutation.assignment, [[2, 0, 1]])
     assert math.isnan(report.loss_after)
-    assert (report.moves, report.certified) == (0, False)
+    assert (report.moves, report.is_local_optimum) == (0, False)
 
 
 def test_candidates_with_nan_are_not_taken():
@@ -218,7 +218,7 @@ def test_candidates_with_nan_are_not_taken():
     report = search(table, [permutation])
     np.testing.assert_array_equal(permutation.assignment, [[2, 1, 0]])
     assert (report.loss_after, report.moves) == (0.5, 1)
-    assert report.certified
+    assert report.is_local_optimum
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_several_permutations_end_at_a_pairwise_optimum(
         num_layers=num_layers,
     )
     report = search(problem.loss, problem.permutations)
-    assert report.certified
+    assert report.is_local_optimum
     assert report.loss_after < 0.9 * report.loss_before
     assert_settled(problem.permutations)
     assert_pairwise_optimum(
@@ -324,6 +324,6 @@ def test_what_cannot_be_searched_raises(make, match):
 
 def test_soft_permutation_raises():
     permutation = keras_comet.ExpertPermutation(3)
-    permutation.settled.assign(False)
+    permutation.frozen.assign(False)
     with pytest.raises(ValueError, match="is soft.*settle"):
         search(lambda: 0.0, [permutation])
