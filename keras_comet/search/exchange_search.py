@@ -79,8 +79,8 @@ def exchange_search(
        beginnings, one far away and one near, and the best end is kept. (Not
        where trying all exchanges is cheaper, as with up to 20 experts.)
     5. From there on all exchanges are tried. If none improves, the result is
-       is_local_optimum: a local optimum. The few that came nearest are followed by a
-       second and a third exchange; if one of those improves, on at 1.
+       a local optimum. The few that came nearest are followed by a second and
+       a third exchange; if one of those improves, on at 1.
 
     Deterministic. Between candidates only P changes, so that in eager code
     the gates and experts of this package run once for all of them.
