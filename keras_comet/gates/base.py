@@ -18,7 +18,6 @@ from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import as_matrix
 from keras_comet.gates.precision import full_precision
 from keras_comet.ops.normalize import normalize
-from keras_comet.ops.recall import recall
 
 # A float, or a Keras learning rate schedule, whose type mypy cannot see.
 RegularizerWeight: TypeAlias = Any
@@ -167,11 +166,7 @@ class Gate(keras.layers.Layer):
         if training:
             selector_weights, penalties = self.route(routing_inputs, True)
         else:
-            selector_weights = recall(
-                self,
-                routing_inputs,
-                lambda: self.route(routing_inputs, False)[0],
-            )
+            selector_weights = self.route(routing_inputs, False)[0]
         if self.permutation is None or self._leaves_order:
             routing_weights = tf.reduce_sum(selector_weights, axis=-2)
         else:

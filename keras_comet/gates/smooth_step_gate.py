@@ -154,7 +154,9 @@ class SmoothStepGate(Gate):
             width = self._constants[0]
             return soft(width) if width > 0.0 else hard()
         width = self.gamma * tf.convert_to_tensor(self.gamma_scale)
-        return tf.cond(width > 0.0, lambda: soft(width), hard)
+        # A copy made in the branch: gradients of tf.cond that are taken outside
+        # of its function do not find what comes from outside of the branch.
+        return tf.cond(width > 0.0, lambda: soft(tf.identity(width)), hard)
 
     def call(
         self, routing_inputs: tf.Tensor, training: bool | None = None

@@ -17,8 +17,6 @@ from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.ops import combine
 from keras_comet.ops import dispatch
 from keras_comet.ops import find_routed_pairs
-from keras_comet.ops.recall import is_recalling
-from keras_comet.ops.recall import recall
 from keras_comet.ops.xla import compiles_with_xla
 
 _DISPATCHES = ("auto", "dense", "sparse")
@@ -235,8 +233,6 @@ class ExpertMixture(keras.layers.Layer):
             return [empty] * len(weights)
         # Then weights that are zero need a gradient, which takes all experts.
         searching = any_searching(self.list_gates())
-        if is_recalling():
-            return self._mix_recalled(rows, weights, searching)
         # XLA cannot compile a number of rows that depends on the data.
         if self.dispatch == "dense" or compiles_with_xla():
             outputs = self._call_all(rows, self._call_expert)
@@ -254,34 +250,6 @@ class ExpertMixture(keras.layers.Layer):
                 self._call_all(rows, self._call_expert_in_branch), weights
             ),
             lambda: self._mix_sparse(rows, weights, chosen, training),
-        )
-
-    def _mix_recalled(
-        self,
-        rows: tf.Tensor,
-        weights: list[tf.Tensor],
-        searching: tf.Tensor | bool,
-    ) -> list[tf.Tensor]:
-        """Mixes what all experts made of these rows when they first came."""
-        outputs = recall(  # (num_experts, rows, ...)
-            self,
-            rows,
-            lambda: tf.stack(self._call_all(rows, self._call_expert)),
-        )
-
-        def mix_chosen() -> list[tf.Tensor]:
-            pairs = find_routed_pairs(_find_chosen(weights))
-            chosen = tf.gather_nd(
-                outputs, tf.stack([pairs.experts, pairs.rows], axis=1)
-            )
-            return tf.unstack(combine(chosen, pairs, tf.stack(weights)))
-
-        return tf.cond(
-            searching,
-            lambda: self._mix_dense(
-                tf.unstack(outputs, num=self.num_experts), weights
-            ),
-            mix_chosen,
         )
 
     def _mix_dense(
