@@ -21,8 +21,13 @@ ALLOWED = {
     "gates": {"ops", "regularizers"},
     "layers": {"ops", "regularizers", "gates"},
     "models": {"ops", "gates", "layers"},
-    "search": {"ops", "metrics", "gates.base", "gates.expert_permutation"},
-    "training": {"ops", "gates", "layers", "models", "metrics", "search"},
+    "search": {
+        "ops",
+        "metrics",
+        "gates.expert_permutation",
+        "models.compiled_loss",
+    },
+    "training": {"models.compiled_loss", "search", "callbacks"},
     "export": {"gates", "layers"},
     "callbacks": {
         "metrics",
