@@ -20,6 +20,7 @@ __all__ = [
     "KERAS_3",
     "aggregation",
     "flatten_layers",
+    "keep_frozen",
     "keras",
     "serializable",
     "tf_variable",
@@ -85,6 +86,20 @@ def aggregation(name: str) -> Any:
 def flatten_layers(layer: Any) -> list[Any]:
     """Lists a layer or model and every layer inside it, at any depth."""
     return list(layer._flatten_layers(include_self=True, recursive=True))
+
+
+def keep_frozen(layer: Any) -> None:
+    """Freezes the variables of frozen layers within a layer just built.
+
+    Keras 3 creates the variables of a layer that was made with
+    `trainable=False` as trainable, and models around it train them.
+
+    Args:
+        layer: layer or model.
+    """
+    for each in flatten_layers(layer):
+        if not each.trainable:
+            each.trainable = False
 
 
 def tf_variable(variable: Any) -> Any:

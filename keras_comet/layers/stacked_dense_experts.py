@@ -1,7 +1,5 @@
 """Equal dense experts whose kernels are stacked."""
 
-import contextlib
-from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +9,13 @@ from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.ops import RoutedPairs
 from keras_comet.ops import gather_routed
+from keras_comet.ops.stacked_experts import apply_by_expert
+from keras_comet.ops.stacked_experts import apply_by_row
+from keras_comet.ops.stacked_experts import apply_experts
 
-# Up to one row for so many experts, row after row is faster than expert
-# after expert (measured with 64 experts on two cores).
-_FEW_ROWS = 8
+# Up to one row per 8 experts, looping over rows is faster than over experts
+# (measured with 64 experts on two cores).
+_EXPERTS_PER_ROW = 8
 
 
 @serializable
@@ -105,7 +106,9 @@ class StackedDenseExperts(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self._dropout_layer = keras.layers.Dropout(dropout)
+        self._dropout_layer = keras.layers.Dropout(
+            dropout, dtype=self.dtype_policy
+        )
 
     @property
     def widths(self) -> list[int]:
@@ -119,64 +122,65 @@ class StackedDenseExperts(keras.layers.Layer):
                 "StackedDenseExperts need a known number of features. "
                 f"Received: shape {tuple(input_shape)}"
             )
-        self.kernels = []
-        self.biases = []
+        # Attributes, as TensorFlow checkpoints do not look into lists.
         for index, width in enumerate(self.widths):
-            self.kernels.append(
-                self.add_weight(
-                    name=f"kernel_{index}",
-                    shape=(self.num_experts, depth, width),
-                    initializer=_each_expert(self.kernel_initializer),
-                    regularizer=self.kernel_regularizer,
-                )
+            kernel = self.add_weight(
+                name=f"kernel_{index}",
+                shape=(self.num_experts, depth, width),
+                initializer=_each_expert(self.kernel_initializer),
+                regularizer=self.kernel_regularizer,
             )
-            self.biases.append(
-                self.add_weight(
-                    name=f"bias_{index}",
-                    shape=(self.num_experts, width),
-                    initializer=_each_expert(self.bias_initializer),
-                )
+            bias = self.add_weight(
+                name=f"bias_{index}",
+                shape=(self.num_experts, width),
+                initializer=_each_expert(self.bias_initializer),
             )
+            setattr(self, f"kernel_{index}", kernel)
+            setattr(self, f"bias_{index}", bias)
             depth = width
         self._dropout_layer.build((None, depth))
         self.built = True
 
-    @contextlib.contextmanager
-    def ordered(self, order: Any) -> Iterator[None]:
-        """Puts the experts into another order meanwhile.
+    @property
+    def kernels(self) -> list[Any]:
+        """Variables `(num_experts, inputs, units)`, one for each layer."""
+        return self._by_layer("kernel")
 
-        Args:
-            order: int array `(num_experts,)`, the expert for each place.
-        """
-        variables = [*self.kernels, *self.biases]
-        before = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
-        try:
-            for variable, value in zip(variables, before, strict=True):
-                variable.assign(tf.gather(value, order))
-            yield
-        finally:
-            for variable, value in zip(variables, before, strict=True):
-                variable.assign(value)
+    @property
+    def biases(self) -> list[Any]:
+        """Variables `(num_experts, units)`, one for each layer."""
+        return self._by_layer("bias")
+
+    def _by_layer(self, name: str) -> list[Any]:
+        layers = range(len(self.widths)) if self.built else []
+        return [getattr(self, f"{name}_{layer}") for layer in layers]
+
+    def as_given(self) -> "StackedDenseExperts":
+        """Returns the experts as a mixture was given them."""
+        return self
+
+    def row_output_shape(self, row_shape: Sequence[Any]) -> tuple[Any, ...]:
+        """Returns the shape of what an expert makes of one row."""
+        return (*row_shape[:-1], self.widths[-1])
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
-        return tf.stack(self.call_each([features] * self.num_experts), axis=-2)
+        return tf.stack(self.call_all(features), axis=-2)
 
-    def call_each(self, features: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Computes every expert on rows of its own.
-
-        Args:
-            features: one float tensor `(rows, features)` for each expert; the
-                numbers of rows may differ, and be 0.
+    def call_all(
+        self, features: tf.Tensor, training: bool | None = None
+    ) -> list[tf.Tensor]:
+        """Computes every expert on every row `(rows, features)`.
 
         Returns:
-            A list of tensors `(rows, units)`.
+            A list of tensors `(rows, units)`, one for each expert.
         """
-        return self._call_each(features, self._stacks())
+        rows = [features] * self.num_experts
+        return apply_experts(self._perceptron, rows, self._stacks())
 
     def call_routed(
         self, features: tf.Tensor, pairs: RoutedPairs, training: bool
     ) -> tf.Tensor:
-        """Computes the experts of the pairs.
+        """Computes each expert on its rows.
 
         Args:
             features: float tensor `(rows, features)`.
@@ -188,12 +192,13 @@ class StackedDenseExperts(keras.layers.Layer):
         """
         routed = gather_routed(features, pairs)
         stacks = self._stacks()
+        arguments = self._perceptron, routed, pairs, stacks
         if training:
-            return self._call_many(routed, pairs, stacks)
+            return apply_by_expert(*arguments)
         return tf.cond(
-            tf.shape(routed)[0] <= self.num_experts // _FEW_ROWS,
-            lambda: self._call_few(routed, pairs, stacks),
-            lambda: self._call_many(routed, pairs, stacks),
+            tf.shape(routed)[0] <= self.num_experts // _EXPERTS_PER_ROW,
+            lambda: apply_by_row(*arguments),
+            lambda: apply_by_expert(*arguments),
         )
 
     def _stacks(self) -> list[tf.Tensor]:
@@ -202,59 +207,6 @@ class StackedDenseExperts(keras.layers.Layer):
             tf.convert_to_tensor(each)
             for layer in zip(self.kernels, self.biases, strict=True)
             for each in layer
-        ]
-
-    def _call_many(
-        self, routed: tf.Tensor, pairs: RoutedPairs, stacks: list[tf.Tensor]
-    ) -> tf.Tensor:
-        """Calls expert after expert, each on its rows."""
-        features = tf.split(routed, pairs.counts, num=self.num_experts)
-        return tf.concat(self._call_each(features, stacks), axis=0)
-
-    def _call_few(
-        self, routed: tf.Tensor, pairs: RoutedPairs, stacks: list[tf.Tensor]
-    ) -> tf.Tensor:
-        """Calls row after row, and reads the kernels of their experts only."""
-
-        @tf.custom_gradient
-        def call_few(routed: tf.Tensor, *rest: tf.Tensor) -> Any:
-            pairs, stacks = RoutedPairs(*rest[:3]), list(rest[3:])
-
-            def call_row(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-                row, expert = pair
-                # Slices of a stack are views; a gather would copy them.
-                views = [stack[expert] for stack in stacks]
-                return self._perceptron(row[tf.newaxis], views)[0]
-
-            # That of a slice would be as large as its stack, for each row.
-            def gradient(upstream: tf.Tensor) -> Any:
-                sources = [routed, *stacks]
-                with tf.GradientTape() as tape:
-                    tape.watch(sources)
-                    outputs = self._call_many(routed, pairs, stacks)
-                found = tape.gradient(outputs, sources, upstream)
-                return found[0], None, None, None, *found[1:]
-
-            outputs = tf.map_fn(
-                call_row,
-                (routed, pairs.experts),
-                fn_output_signature=stacks[-1].dtype,
-            )
-            return tf.ensure_shape(outputs, [None, self.widths[-1]]), gradient
-
-        # The gradient of tf.cond does not find what it captured elsewhere.
-        return call_few(
-            *[tf.identity(each) for each in (routed, *pairs, *stacks)]
-        )
-
-    def _call_each(
-        self, features: Sequence[tf.Tensor], stacks: list[tf.Tensor]
-    ) -> list[tf.Tensor]:
-        # Unstacking makes views, and its gradient is one stack.
-        experts = zip(*[tf.unstack(stack) for stack in stacks], strict=True)
-        return [
-            self._perceptron(rows, views)
-            for rows, views in zip(features, experts, strict=True)
         ]
 
     def _perceptron(
