@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
-from keras_comet.gates.observation import unique_labels
+from keras_comet.gates.capture import unique_labels
 from keras_comet.gates.smooth_step_gate import SmoothStepGate
 
 # Updates until the deadline; each reads two small variables of every gate.
@@ -166,12 +166,6 @@ class CardinalityTarget(keras.callbacks.Callback):
                     f"selectors. Received: cap={self.cap}, gate "
                     f"{gate.name!r} with k={gate.k}. Lower the gate's k."
                 )
-        steered = all(gate.is_steered for gate in self._gates)
-        for gate in self._gates:
-            gate.is_steered = True
-        # A training step that was traced before records nothing.
-        if not steered and getattr(model, "train_function", None) is not None:
-            model.make_train_function(force=True)
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._moment = None
@@ -247,8 +241,8 @@ class CardinalityTarget(keras.callbacks.Callback):
             began to hold for good, NaN while it does not.
         """
         cap = self._cap_of(gate)
-        shares = _read_shares(gate.recent_cardinality)
-        usage = _read_shares(gate.recent_usage)
+        shares = _read_shares(gate.routing_tracker.recent_cardinality)
+        usage = _read_shares(gate.routing_tracker.recent_usage)
         counts = np.arange(1, gate.num_experts + 1)
         excess = _wanted_excess(self._position / self._deadline)
         return {
@@ -266,7 +260,7 @@ class CardinalityTarget(keras.callbacks.Callback):
 
     def _steer(self, gate: SmoothStepGate, elapsed: float) -> None:
         cap = self._cap_of(gate)
-        shares = _read_shares(gate.recent_cardinality)
+        shares = _read_shares(gate.routing_tracker.recent_cardinality)
         width = _read(gate.gamma_scale)
         progress = self._position / self._deadline
         within_cap = float(shares[:cap].sum())
@@ -288,7 +282,10 @@ class CardinalityTarget(keras.callbacks.Callback):
                     width * math.exp(-move), _SMALLEST_WIDTH, _LARGEST_WIDTH
                 )
             )
-        least = _read_shares(gate.recent_usage).min() * gate.num_experts
+        least = (
+            _read_shares(gate.routing_tracker.recent_usage).min()
+            * gate.num_experts
+        )
         pressure = 0.0
         # Only splits can bring experts back, and need their gradient for it.
         if progress < 1.0 and least < _STARVING:

@@ -11,7 +11,7 @@ from keras_comet._keras import keras
 from keras_comet.callbacks.cardinality_target import CardinalityTarget
 from keras_comet.callbacks.usage_heatmap import to_image
 from keras_comet.callbacks.usage_heatmap import usage_heatmap
-from keras_comet.gates.observation import observe_routing
+from keras_comet.gates.capture import capture_routing
 from keras_comet.gates.smooth_step_gate import SmoothStepGate
 from keras_comet.metrics import expert_usage
 from keras_comet.metrics import routing_statistics
@@ -127,7 +127,7 @@ class GateSparsityLogger(keras.callbacks.Callback):
         self._writer.close()
 
     def _log(self, step: int) -> None:
-        observed = observe_routing(self.model, self._inputs)
+        observed = capture_routing(self.model, self._inputs)
         usage = {
             task: expert_usage(weights).numpy()
             for task, (_, weights) in observed.items()

@@ -117,7 +117,7 @@ def deserialize_gates(
             inner = {**config["config"], "permutation": permutations[key]}
             config = {**config, "config": inner}
         gates[task] = deserialize_layers(config, user, custom_objects)
-        if type(key) in (int, str):
+        if type(key) is str:
             permutations[key] = gates[task].permutation
     return gates
 

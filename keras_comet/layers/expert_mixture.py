@@ -22,6 +22,7 @@ from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.ops import combine
 from keras_comet.ops import find_chosen
 from keras_comet.ops import find_routed_pairs
+from keras_comet.ops import static_cond
 from keras_comet.ops import weighted_sum
 from keras_comet.ops.xla import compiles_with_xla
 
@@ -209,9 +210,7 @@ class ExpertMixture(keras.layers.Layer):
         if self.dispatch == "auto":
             density = tf.reduce_mean(tf.cast(chosen, tf.float32))
             dense = tf.logical_or(density > _DENSE_ABOVE, dense)
-        if dense is False:
-            return self._call_in_branch(combine_chosen)
-        return tf.cond(
+        return static_cond(
             dense,
             lambda: self._call_in_branch(combine_all),
             lambda: self._call_in_branch(combine_chosen),
