@@ -89,17 +89,18 @@ def flatten_layers(layer: Any) -> list[Any]:
 
 
 def keep_frozen(layer: Any) -> None:
-    """Freezes the variables of frozen layers within a layer just built.
+    """Freezes what is inside of frozen layers, after a layer was built.
 
-    Keras 3 creates the variables of a layer that was made with
-    `trainable=False` as trainable, and models around it train them.
+    A layer made with `trainable=False`, as by `load_model`, passes that on to
+    its variables but not to the layers inside, which Keras 3 would train.
 
     Args:
         layer: layer or model.
     """
-    for each in flatten_layers(layer):
-        if not each.trainable:
-            each.trainable = False
+    for frozen in flatten_layers(layer):
+        if not frozen.trainable:
+            for inside in flatten_layers(frozen):
+                inside.trainable = False
 
 
 def tf_variable(variable: Any) -> Any:

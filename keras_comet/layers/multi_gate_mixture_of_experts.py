@@ -1,5 +1,6 @@
 """A mixture of experts with one gate per task."""
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -97,6 +98,7 @@ class MultiGateMixtureOfExperts(ExpertMixture):
                     f"{gate.task!r} already. Make a new gate."
                 )
             gate.task = task
+        _check_permutations(gates.values())
         self.gates = LayerDict(gates)
 
     def _named_gates(self) -> LayerDict:
@@ -130,3 +132,17 @@ class MultiGateMixtureOfExperts(ExpertMixture):
             config["gates"], config["name"], custom_objects
         )
         return super().from_config({**config, "gates": gates}, custom_objects)
+
+
+def _check_permutations(gates: Iterable[Gate]) -> None:
+    by_name: dict[str, Any] = {}
+    for gate in gates:
+        if gate.permutation is None:
+            continue
+        name = gate.permutation.name
+        if by_name.setdefault(name, gate.permutation) is not gate.permutation:
+            raise ValueError(
+                "Permutations of one mixture must have different names, by "
+                f"which they are saved. Received: two of name {name!r}. Give "
+                "each a `name` of its own, or one to all gates that share it."
+            )

@@ -22,6 +22,7 @@ from keras_comet.models.categorical_feature import CategoricalFeature
 from keras_comet.models.numeric_feature import NumericFeature
 from keras_comet.models.task import Task
 from keras_comet.models.task_loss import TaskLoss
+from keras_comet.models.task_tower import TaskTower
 
 Feature = CategoricalFeature | NumericFeature
 
@@ -133,20 +134,18 @@ class MultiGateRecommender(keras.Model):
         )
         self._tasks = {task.name: task for task in tasks}
         self.towers = LayerDict(
-            {task.name: self._make_tower(task) for task in tasks}
+            {
+                task.name: TaskTower(
+                    self.tower_units,
+                    task.units,
+                    task.activation,
+                    dtype=self.dtype_policy,
+                    name=f"{task.name}_tower",
+                )
+                for task in tasks
+            }
         )
         self.build()
-
-    def _make_tower(self, task: Task) -> keras.Sequential:
-        layers = [
-            keras.layers.Dense(units, "relu", dtype=self.dtype_policy)
-            for units in self.tower_units
-        ]
-        # Losses need float32 under every precision policy.
-        layers.append(
-            keras.layers.Dense(task.units, task.activation, dtype="float32")
-        )
-        return keras.Sequential(layers, name=f"{task.name}_tower")
 
     def _find_id_feature(self, gates: Mapping[str, Gate]) -> str | None:
         """Returns the name of the feature whose ids gates read, if any do."""
@@ -236,8 +235,7 @@ class MultiGateRecommender(keras.Model):
             training=training,
         )
         return {
-            task: tower(mixtures[task], training=training)
-            for task, tower in self.towers.items()
+            task: tower(mixtures[task]) for task, tower in self.towers.items()
         }
 
     def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
@@ -326,9 +324,9 @@ class MultiGateRecommender(keras.Model):
             "hash_feature": self.hash_feature,
             "dispatch": self.mixture.dispatch,
             "frozen_towers": [
-                [task, index]
+                [task, key]
                 for task, tower in self.towers.items()
-                for index, layer in enumerate(tower.layers)
+                for key, layer in tower.dense.items()
                 if not layer.trainable
             ],
         }
@@ -350,8 +348,8 @@ class MultiGateRecommender(keras.Model):
         )
         config["tasks"] = [Task.from_config(each) for each in config["tasks"]]
         model = cls(**{**config, **layers})
-        for task, index in frozen_towers:
-            model.towers[task].layers[index].trainable = False
+        for task, key in frozen_towers:
+            model.towers[task].dense[key].trainable = False
         return model
 
     def get_compile_config(self) -> dict[str, Any] | None:
