@@ -55,27 +55,35 @@ def serialize_layers(layers: Any) -> Any:
 
 
 def deserialize_layers(
-    configs: Any, user: str, custom_objects: Any = None
-) -> Any:
-    """Rebuilds what `serialize_layers` wrote.
+    config: dict[str, Any], names: Iterable[str], custom_objects: Any = None
+) -> dict[str, Any]:
+    """Rebuilds what `serialize_layers` wrote into the config of a layer.
 
     A layer that several users share is made once for each copy of them all.
 
     Args:
-        configs: what `serialize_layers` returned.
-        user: str. Name of the layer that will hold them.
+        config: what `get_config` returned.
+        names: the entries that hold layers.
         custom_objects: dict from name to class or function, or `None`.
 
     Returns:
-        Layers in the same structure.
+        A config with layers in their place.
     """
+    return {
+        **config,
+        **{
+            name: _deserialize(config[name], config["name"], custom_objects)
+            for name in names
+            if name in config
+        },
+    }
+
+
+def _deserialize(configs: Any, user: str, custom_objects: Any) -> Any:
     if isinstance(configs, list):
-        return [deserialize_layers(c, user, custom_objects) for c in configs]
+        return [_deserialize(each, user, custom_objects) for each in configs]
     if "class_name" not in configs:
-        return {
-            name: deserialize_layers(config, user, custom_objects)
-            for name, config in configs.items()
-        }
+        return _deserialize_dict(configs, user, custom_objects)
     key = configs.get("shared_object_id")
     copies = []
     if isinstance(key, SharingKey) and user in key.users:
@@ -92,34 +100,26 @@ def deserialize_layers(
     return layer
 
 
-def deserialize_gates(
-    configs: dict[str, Any], user: str, custom_objects: Any = None
+def _deserialize_dict(
+    configs: dict[str, Any], user: str, custom_objects: Any
 ) -> dict[str, Any]:
-    """Rebuilds the gates of one mixture, with the permutations they share.
+    """Rebuilds layers by name, with the permutations that gates share.
 
-    Gates find permutations of their process by themselves; in configs that
+    Gates find permutations of their process by themselves; in a config that
     came as JSON, those of one mixture share by key.
-
-    Args:
-        configs: dict from task to what `serialize_layers` wrote.
-        user: str. Name of the mixture.
-        custom_objects: as in `deserialize_layers`.
-
-    Returns:
-        A dict from task to gate.
     """
-    gates: dict[str, Any] = {}
-    permutations: dict[Any, Any] = {}
-    for task, config in configs.items():
-        permutation = config["config"]["permutation"]
+    layers: dict[str, Any] = {}
+    permutations: dict[str, Any] = {}
+    for name, config in configs.items():
+        permutation = config["config"].get("permutation")
         key = permutation and permutation.get("shared_object_id")
         if key in permutations:
             inner = {**config["config"], "permutation": permutations[key]}
             config = {**config, "config": inner}
-        gates[task] = deserialize_layers(config, user, custom_objects)
+        layers[name] = _deserialize(config, user, custom_objects)
         if type(key) is str:
-            permutations[key] = gates[task].permutation
-    return gates
+            permutations[key] = layers[name].permutation
+    return layers
 
 
 def _sharing_key(layer: Any) -> SharingKey:

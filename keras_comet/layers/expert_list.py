@@ -14,13 +14,10 @@ from keras_comet.ops import dispatch
 class ExpertList(LayerDict):
     """Calls a list of Keras layers, each on the rows that it should see.
 
+    Outputs are cast to the compute dtype of this layer.
+
     Args:
         experts: list of different Keras layers or models.
-        **kwargs: what a Keras layer takes. Outputs have its compute dtype.
-
-    Raises:
-        ValueError: If there are no experts, one of them is no layer or is in
-            the list twice or, when built, their output shapes differ.
     """
 
     def __init__(
@@ -39,7 +36,7 @@ class ExpertList(LayerDict):
         return len(self)
 
     def as_given(self) -> list[Any]:
-        """Returns the experts as a mixture was given them, in a list."""
+        """Returns the experts as a mixture was given them."""
         return self.values()
 
     def build(self, input_shape: Any) -> None:
@@ -50,10 +47,8 @@ class ExpertList(LayerDict):
         shapes = [_row_output_shape(e, input_shape[1:]) for e in experts]
         if len(set(shapes)) > 1:
             listing = ", ".join(
-                f"{index} ({expert.name}): {shape}"
-                for index, (expert, shape) in enumerate(
-                    zip(experts, shapes, strict=True)
-                )
+                f"{index} ({expert.name}): {shapes[index]}"
+                for index, expert in enumerate(experts)
             )
             raise ValueError(
                 "All experts must have the same output shape, as their "
@@ -67,30 +62,13 @@ class ExpertList(LayerDict):
         return _row_output_shape(self["0"], row_shape)
 
     def call_all(self, rows: tf.Tensor, training: bool) -> list[tf.Tensor]:
-        """Computes every expert on every row.
-
-        Args:
-            rows: tensor `(rows, ...)`.
-            training: bool. Unused: Keras tells the experts itself.
-
-        Returns:
-            A list of tensors `(rows, *row_output_shape)`.
-        """
+        """Returns what each expert makes of all rows."""
         return [self._call_expert(expert, rows) for expert in self.values()]
 
     def call_routed(
         self, rows: tf.Tensor, pairs: RoutedPairs, training: bool
     ) -> tf.Tensor:
-        """Computes each expert on its rows, those without a row not at all.
-
-        Args:
-            rows: tensor `(rows, ...)`.
-            pairs: what `find_routed_pairs` returned.
-            training: bool. Unused: Keras tells the experts itself.
-
-        Returns:
-            A tensor `(pairs, *row_output_shape)`.
-        """
+        """Returns what the experts make of their rows, in order of `pairs`."""
         routed = zip(self.values(), dispatch(rows, pairs), strict=True)
         return tf.concat(
             [self._call_if_nonempty(expert, rows) for expert, rows in routed],

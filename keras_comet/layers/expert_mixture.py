@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_comet import ops
 from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet.containers import deserialize_layers
@@ -19,11 +20,6 @@ from keras_comet.layers.mixture_inputs import check_leading_axes
 from keras_comet.layers.mixture_inputs import split_inputs
 from keras_comet.layers.mixture_inputs import split_shapes
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
-from keras_comet.ops import combine
-from keras_comet.ops import find_chosen
-from keras_comet.ops import find_routed_pairs
-from keras_comet.ops import static_cond
-from keras_comet.ops import weighted_sum
 from keras_comet.ops.xla import compiles_with_xla
 
 _DISPATCHES = ("auto", "dense", "sparse")
@@ -39,8 +35,7 @@ class ExpertMixture(keras.layers.Layer):
     weights and outputs are keyed by gate.
 
     Args:
-        experts: list of Keras layers or models with equal output shapes, or
-            one `StackedDenseExperts`.
+        experts: list of Keras layers or models, or `StackedDenseExperts`.
         dispatch: `"dense"`, `"sparse"` or `"auto"`.
     """
 
@@ -56,11 +51,9 @@ class ExpertMixture(keras.layers.Layer):
                 f"`dispatch` must be one of {_DISPATCHES}. "
                 f"Received: dispatch={dispatch!r}"
             )
-        self._experts: ExpertList | StackedDenseExperts = (
-            experts
-            if isinstance(experts, StackedDenseExperts)
-            else ExpertList(experts, dtype=self.dtype_policy)
-        )
+        self._experts: Any = experts
+        if not hasattr(experts, "call_routed"):
+            self._experts = ExpertList(experts, dtype=self.dtype_policy)
         self.dispatch = dispatch
         register_user(tf.nest.flatten(self.experts), self.name)
 
@@ -89,20 +82,17 @@ class ExpertMixture(keras.layers.Layer):
     def _check_gate(self, gate: Any, label: str) -> None:
         if not isinstance(gate, Gate):
             raise ValueError(
-                f"A gate must be a keras_comet.Gate. Received: {label}, "
-                f"{gate!r}"
+                f"A gate must be a keras_comet.Gate. Received: {label}, {gate}"
             )
         if gate.num_experts != self.num_experts:
             raise ValueError(
                 f"The gate must choose among the {self.num_experts} experts "
-                f"given. Received: {label} with num_experts="
-                f"{gate.num_experts}"
+                f"given. Received: {label} with num_experts={gate.num_experts}"
             )
 
     def build(self, input_shape: Any) -> None:
-        features_shape, routing_shape = split_shapes(input_shape)
-        given = routing_shape is not None
-        shapes = self._by_gate(routing_shape if given else features_shape)
+        features_shape, routing_shape, given = split_shapes(input_shape)
+        shapes = self._by_gate(routing_shape)
         for name, gate in self._named_gates().items():
             if not gate.built:
                 gate.build(tuple(shapes[name]))
@@ -130,9 +120,7 @@ class ExpertMixture(keras.layers.Layer):
         return_routing_weights: bool = False,
     ) -> Any:
         features, routing_inputs = split_inputs(inputs)
-        by_gate = self._by_gate(
-            features if routing_inputs is None else routing_inputs
-        )
+        by_gate = self._by_gate(routing_inputs)
         weights = {
             name: gate(by_gate[name], training=training)
             for name, gate in self._named_gates().items()
@@ -151,38 +139,23 @@ class ExpertMixture(keras.layers.Layer):
         routing_weights: list[tf.Tensor],
         training: bool,
     ) -> list[tf.Tensor]:
-        """Combines the experts' outputs by each of several routing weights.
-
-        Args:
-            features: tensor `(*leading, ...)`.
-            routing_weights: list of tensors `(*leading, num_experts)`.
-            training: bool. Whether the experts are trained.
-
-        Returns:
-            A list of tensors `(*leading, *expert_output_shape)`.
-        """
+        """Combines the experts' outputs by each of several routing weights."""
         for each in routing_weights:
-            check_leading_axes(
-                tuple(features.shape), tuple(each.shape), given=True
-            )
-        leading_rank = routing_weights[0].shape.rank - 1
-        static_leading = features.shape[:leading_rank]
-        row_shape = features.shape[leading_rank:]
+            check_leading_axes(features.shape, each.shape, given=True)
+        rank = routing_weights[0].shape.rank - 1
         rows = features
-        if leading_rank > 1:
-            rows = tf.reshape(features, [-1, *row_shape])
+        if rank > 1:
+            rows = tf.reshape(features, [-1, *features.shape[rank:]])
         # As many as there are rows: one row of weights must not broadcast.
         shape = [tf.shape(rows)[0], self.num_experts]
         weights = [tf.reshape(each, shape) for each in routing_weights]
         outputs = self._combine_rows(rows, weights, training)
-        if leading_rank > 1:
-            leading = tf.shape(features)[:leading_rank]
+        if rank > 1:
+            leading = tf.shape(features)[:rank]
             shape = tf.concat([leading, self._output_shape], axis=0)
             outputs = [tf.reshape(each, shape) for each in outputs]
-        return [
-            tf.ensure_shape(each, [*static_leading, *self._output_shape])
-            for each in outputs
-        ]
+        static_shape = [*features.shape[:rank], *self._output_shape]
+        return [tf.ensure_shape(each, static_shape) for each in outputs]
 
     def _combine_rows(
         self, rows: tf.Tensor, weights: list[tf.Tensor], training: bool
@@ -193,24 +166,26 @@ class ExpertMixture(keras.layers.Layer):
             return [empty] * len(weights)
 
         def combine_all() -> list[tf.Tensor]:
-            return weighted_sum(self._experts.call_all(rows, training), weights)
+            return ops.weighted_sum(
+                self._experts.call_all(rows, training), weights
+            )
 
         # XLA cannot compile a number of rows that depends on the data.
         if self.dispatch == "dense" or compiles_with_xla():
             return combine_all()
-        chosen = find_chosen(weights)
+        chosen = ops.find_chosen(weights)
 
         def combine_chosen() -> list[tf.Tensor]:
-            pairs = find_routed_pairs(chosen)
+            pairs = ops.find_routed_pairs(chosen)
             outputs = self._experts.call_routed(rows, pairs, training)
-            return tf.unstack(combine(outputs, pairs, tf.stack(weights)))
+            return tf.unstack(ops.combine(outputs, pairs, tf.stack(weights)))
 
         # In a search, weights that are zero need gradients, from all experts.
         dense = any_searching(self._named_gates().values())
         if self.dispatch == "auto":
             density = tf.reduce_mean(tf.cast(chosen, tf.float32))
             dense = tf.logical_or(density > _DENSE_ABOVE, dense)
-        return static_cond(
+        return ops.static_cond(
             dense,
             lambda: self._call_in_branch(combine_all),
             lambda: self._call_in_branch(combine_chosen),
@@ -226,41 +201,33 @@ class ExpertMixture(keras.layers.Layer):
         for index, expert in enumerate(experts):
             if len(expert.losses) > num_losses[index]:
                 raise ValueError(
-                    f"Expert {index} ({expert.name}) adds a loss when it is "
-                    "called (an activity regularizer, for example), which "
-                    "depends on the rows that it sees. Received: "
-                    f"dispatch={self.dispatch!r}. Use dispatch='dense', where "
-                    "it sees all rows."
+                    f"Expert {index} ({expert.name}) adds a loss when called "
+                    "(an activity regularizer, for example), which depends on "
+                    "the rows that it sees. Use dispatch='dense', where it "
+                    f"sees all. Received: dispatch={self.dispatch!r}"
                 )
         return outputs
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        features_shape, _ = split_shapes(input_shape)
-
-        def output_shape(weights_shape: Sequence[Any]) -> tuple[Any, ...]:
-            num_leading = len(weights_shape) - 1
-            return (
-                *features_shape[:num_leading],
-                *self._experts.row_output_shape(features_shape[num_leading:]),
-            )
-
-        return self._join(
-            {
-                name: output_shape(shape)
-                for name, shape in self._weights_shapes(input_shape).items()
-            }
-        )
-
     def _weights_shapes(self, input_shape: Any) -> dict[str, Any]:
         """Returns the shape of each gate's routing weights."""
-        features_shape, routing_shape = split_shapes(input_shape)
-        shapes = self._by_gate(
-            features_shape if routing_shape is None else routing_shape
-        )
+        shapes = self._by_gate(split_shapes(input_shape)[1])
         return {
             name: gate.compute_output_shape(tuple(shapes[name]))
             for name, gate in self._named_gates().items()
         }
+
+    def _output_shapes(self, input_shape: Any) -> dict[str, Any]:
+        """Returns the shape of what the experts are combined to, by gate."""
+        features_shape = split_shapes(input_shape)[0]
+        shapes = {}
+        for name, weights_shape in self._weights_shapes(input_shape).items():
+            rank = len(weights_shape) - 1
+            row_shape = self._experts.row_output_shape(features_shape[rank:])
+            shapes[name] = (*features_shape[:rank], *row_shape)
+        return shapes
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self._join(self._output_shapes(input_shape))
 
     def compute_output_spec(
         self,
@@ -268,18 +235,17 @@ class ExpertMixture(keras.layers.Layer):
         training: bool | None = None,
         return_routing_weights: bool = False,
     ) -> Any:
-        # Only Keras 3 asks; by itself it would expect the mixture alone.
-        def spec(shape: Any, dtype: str) -> Any:
-            if isinstance(shape, dict):
-                return {key: spec(each, dtype) for key, each in shape.items()}
-            return keras.KerasTensor(shape, dtype=dtype)
+        # Only Keras 3 asks; by itself it would expect the outputs alone.
+        def join(shapes: dict[str, Any], dtype: str) -> Any:
+            return self._join(
+                {k: keras.KerasTensor(v, dtype) for k, v in shapes.items()}
+            )
 
         shapes = tf.nest.map_structure(lambda x: tuple(x.shape), inputs)
-        outputs = spec(self.compute_output_shape(shapes), self.compute_dtype)
-        if not return_routing_weights:
-            return outputs
-        weights_shapes = self._join(self._weights_shapes(shapes))
-        return outputs, spec(weights_shapes, "float32")
+        outputs = join(self._output_shapes(shapes), self.compute_dtype)
+        if return_routing_weights:
+            return outputs, join(self._weights_shapes(shapes), "float32")
+        return outputs
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -292,11 +258,5 @@ class ExpertMixture(keras.layers.Layer):
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> "ExpertMixture":
-        layers = {
-            name: deserialize_layers(
-                config[name], config["name"], custom_objects
-            )
-            for name in ("experts", "gate")
-            if name in config
-        }
-        return cls(**{**config, **layers})
+        layers = ("experts", "gate", "gates")
+        return cls(**deserialize_layers(config, layers, custom_objects))

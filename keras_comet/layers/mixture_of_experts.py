@@ -37,7 +37,7 @@ class MixtureOfExperts(ExpertMixture):
 
     Call arguments:
         inputs: `features`, or `(features, routing_inputs)` when the gate
-            reads something else. Features of rank 4 need routing inputs.
+            reads something else, as it must for features of rank 4.
         training: bool. Passed on to the gate and the experts.
         return_routing_weights: bool. Whether to return the gate's routing
             weights as well. Defaults to `False`.

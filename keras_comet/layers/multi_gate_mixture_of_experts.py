@@ -1,6 +1,5 @@
 """A mixture of experts with one gate per task."""
 
-from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.containers import LayerDict
-from keras_comet.containers import deserialize_gates
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
+from keras_comet.gates.expert_permutation import check_names
 from keras_comet.layers.expert_mixture import ExpertMixture
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 
@@ -78,7 +77,7 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         **kwargs: Any,
     ) -> None:
         super().__init__(experts, dispatch=dispatch, **kwargs)
-        if not isinstance(gates, Mapping) or not gates:
+        if not isinstance(gates, (Mapping, LayerDict)) or not gates:
             raise ValueError(
                 "`gates` must be a dict from task name to gate, with at least "
                 f"one task. Received: gates={gates!r}"
@@ -86,20 +85,19 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         if len({id(gate) for gate in gates.values()}) < len(gates):
             raise ValueError(
                 "Each task must have a gate of its own. Received: the same "
-                f"gate more than once for the tasks {list(gates)}. Make a new "
-                "gate for each task."
+                f"gate more than once for the tasks {list(gates)}."
             )
         for task, gate in gates.items():
             self._check_gate(gate, f"the gate of task {task!r}")
             if gate.task not in (None, task):
                 raise ValueError(
-                    "A gate serves one task. Received: for task "
-                    f"{task!r} the gate {gate.name!r}, which serves task "
-                    f"{gate.task!r} already. Make a new gate."
+                    f"A gate serves one task. Received: for task {task!r} the "
+                    f"gate of task {gate.task!r}. Make a new gate."
                 )
-            gate.task = task
-        _check_permutations(gates.values())
+        check_names([g.permutation for g in gates.values() if g.permutation])
         self.gates = LayerDict(gates)
+        for task, gate in gates.items():
+            gate.task = task
 
     def _named_gates(self) -> LayerDict:
         return self.gates
@@ -109,8 +107,8 @@ class MultiGateMixtureOfExperts(ExpertMixture):
             return dict.fromkeys(self.gates, routing_inputs)
         if set(routing_inputs) != set(self.gates):
             raise ValueError(
-                "Routing inputs given as a dict must name every task, and no "
-                f"other. Expected: {sorted(self.gates)}. "
+                "A dict of routing inputs must name every task, and no other. "
+                f"Expected: {sorted(self.gates)}. "
                 f"Received: {sorted(routing_inputs)}"
             )
         return dict(routing_inputs)
@@ -119,30 +117,5 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         return by_gate
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "gates": serialize_layers(dict(self.gates)),
-        }
-
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: Any = None
-    ) -> "MultiGateMixtureOfExperts":
-        gates = deserialize_gates(
-            config["gates"], config["name"], custom_objects
-        )
-        return super().from_config({**config, "gates": gates}, custom_objects)
-
-
-def _check_permutations(gates: Iterable[Gate]) -> None:
-    by_name: dict[str, Any] = {}
-    for gate in gates:
-        if gate.permutation is None:
-            continue
-        name = gate.permutation.name
-        if by_name.setdefault(name, gate.permutation) is not gate.permutation:
-            raise ValueError(
-                "Permutations of one mixture must have different names, by "
-                f"which they are saved. Received: two of name {name!r}. Give "
-                "each a `name` of its own, or one to all gates that share it."
-            )
+        gates = serialize_layers(dict(self.gates))
+        return {**super().get_config(), "gates": gates}

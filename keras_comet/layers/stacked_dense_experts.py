@@ -7,15 +7,10 @@ import tensorflow as tf
 
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
+from keras_comet.gates.initializers import one_by_one
 from keras_comet.ops import RoutedPairs
-from keras_comet.ops import gather_routed
-from keras_comet.ops.stacked_experts import apply_by_expert
-from keras_comet.ops.stacked_experts import apply_by_row
 from keras_comet.ops.stacked_experts import apply_experts
-
-# Up to one row per 8 experts, looping over rows is faster than over experts
-# (measured with 64 experts on two cores).
-_EXPERTS_PER_ROW = 8
+from keras_comet.ops.stacked_experts import apply_routed
 
 
 @serializable
@@ -97,11 +92,8 @@ class StackedDenseExperts(keras.layers.Layer):
             )
         self.num_experts = num_experts
         self.units = units if isinstance(units, int) else widths
-        self.activation = (
-            [keras.activations.get(each) for each in activations]
-            if several
-            else keras.activations.get(activation)
-        )
+        activations = [keras.activations.get(each) for each in activations]
+        self.activation = activations if several else activations[0]
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
@@ -122,19 +114,19 @@ class StackedDenseExperts(keras.layers.Layer):
                 "StackedDenseExperts need a known number of features. "
                 f"Received: shape {tuple(input_shape)}"
             )
-        # Attributes, as TensorFlow checkpoints do not look into lists.
         for index, width in enumerate(self.widths):
             kernel = self.add_weight(
                 name=f"kernel_{index}",
                 shape=(self.num_experts, depth, width),
-                initializer=_each_expert(self.kernel_initializer),
+                initializer=one_by_one(self.kernel_initializer),
                 regularizer=self.kernel_regularizer,
             )
             bias = self.add_weight(
                 name=f"bias_{index}",
                 shape=(self.num_experts, width),
-                initializer=_each_expert(self.bias_initializer),
+                initializer=one_by_one(self.bias_initializer),
             )
+            # Attributes, as TensorFlow checkpoints do not look into lists.
             setattr(self, f"kernel_{index}", kernel)
             setattr(self, f"bias_{index}", bias)
             depth = width
@@ -169,36 +161,16 @@ class StackedDenseExperts(keras.layers.Layer):
     def call_all(
         self, features: tf.Tensor, training: bool | None = None
     ) -> list[tf.Tensor]:
-        """Computes every expert on every row `(rows, features)`.
-
-        Returns:
-            A list of tensors `(rows, units)`, one for each expert.
-        """
+        """Returns what each expert makes of all rows."""
         rows = [features] * self.num_experts
         return apply_experts(self._perceptron, rows, self._stacks())
 
     def call_routed(
         self, features: tf.Tensor, pairs: RoutedPairs, training: bool
     ) -> tf.Tensor:
-        """Computes each expert on its rows.
-
-        Args:
-            features: float tensor `(rows, features)`.
-            pairs: what `find_routed_pairs` returned.
-            training: bool. Whether dropout is on.
-
-        Returns:
-            A tensor `(pairs, units)`.
-        """
-        routed = gather_routed(features, pairs)
-        stacks = self._stacks()
-        arguments = self._perceptron, routed, pairs, stacks
-        if training:
-            return apply_by_expert(*arguments)
-        return tf.cond(
-            tf.shape(routed)[0] <= self.num_experts // _EXPERTS_PER_ROW,
-            lambda: apply_by_row(*arguments),
-            lambda: apply_by_expert(*arguments),
+        """Returns what the experts make of their rows, in order of `pairs`."""
+        return apply_routed(
+            self._perceptron, features, pairs, self._stacks(), training
         )
 
     def _stacks(self) -> list[tf.Tensor]:
@@ -213,11 +185,9 @@ class StackedDenseExperts(keras.layers.Layer):
         self, features: tf.Tensor, views: Sequence[tf.Tensor]
     ) -> tf.Tensor:
         """Computes one expert, given its kernel and bias of each layer."""
-        activations = (
-            self.activation
-            if isinstance(self.activation, (list, tuple))
-            else [self.activation] * len(self.widths)
-        )
+        activations = self.activation
+        if callable(activations):
+            activations = [activations] * len(self.widths)
         hidden = features
         for kernel, bias, activation in zip(
             views[::2], views[1::2], activations, strict=True
@@ -234,48 +204,20 @@ class StackedDenseExperts(keras.layers.Layer):
         return (*leading, self.num_experts, self.widths[-1])
 
     def get_config(self) -> dict[str, Any]:
-        serialize = keras.activations.serialize
+        initializers, regularizers = keras.initializers, keras.regularizers
         return {
             **super().get_config(),
             "num_experts": self.num_experts,
             "units": self.units,
-            "activation": (
-                [serialize(each) for each in self.activation]
-                if isinstance(self.activation, (list, tuple))
-                else serialize(self.activation)
+            "activation": tf.nest.map_structure(
+                keras.activations.serialize, self.activation
             ),
             "dropout": self.dropout,
-            "kernel_initializer": keras.initializers.serialize(
+            "kernel_initializer": initializers.serialize(
                 self.kernel_initializer
             ),
-            "bias_initializer": keras.initializers.serialize(
-                self.bias_initializer
-            ),
-            "kernel_regularizer": keras.regularizers.serialize(
+            "bias_initializer": initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": regularizers.serialize(
                 self.kernel_regularizer
             ),
         }
-
-
-def _each_expert(initializer: Any) -> Any:
-    """Initializes each expert by itself, as a layer of its own would be."""
-
-    def initialize(shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
-        num_experts, *rest = tuple(shape)
-        draws = [
-            _reseeded(initializer, index)(tuple(rest), dtype=dtype)
-            for index in range(num_experts)
-        ]
-        return tf.stack([tf.convert_to_tensor(draw) for draw in draws])
-
-    return initialize
-
-
-def _reseeded(initializer: Any, index: int) -> Any:
-    """A copy that draws other numbers for every expert, from one seed."""
-    config = keras.initializers.serialize(initializer)
-    if isinstance(config, dict) and "seed" in config.get("config", {}):
-        seed = config["config"]["seed"]
-        if isinstance(seed, int):
-            config["config"]["seed"] = seed + index
-    return keras.initializers.get(config)

@@ -10,7 +10,6 @@ from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.containers import LayerDict
-from keras_comet.containers import deserialize_gates
 from keras_comet.containers import deserialize_layers
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
@@ -337,17 +336,9 @@ class MultiGateRecommender(keras.Model):
     ) -> "MultiGateRecommender":
         config = dict(config)
         frozen_towers = config.pop("frozen_towers")
-        layers = {
-            name: deserialize_layers(
-                config[name], config["name"], custom_objects
-            )
-            for name in ("features", "experts")
-        }
-        layers["gates"] = deserialize_gates(
-            config["gates"], config["name"], custom_objects
-        )
         config["tasks"] = [Task.from_config(each) for each in config["tasks"]]
-        model = cls(**{**config, **layers})
+        layers = ("features", "experts", "gates")
+        model = cls(**deserialize_layers(config, layers, custom_objects))
         for task, key in frozen_towers:
             model.towers[task].dense[key].trainable = False
         return model

@@ -8,6 +8,11 @@ from typing import TypeAlias
 import tensorflow as tf
 
 from keras_comet.ops.dispatch import RoutedPairs
+from keras_comet.ops.dispatch import gather_routed
+
+# Up to one row per 8 experts, looping over rows is faster than over experts
+# (measured with 64 experts on two cores).
+_EXPERTS_PER_ROW = 8
 
 # From rows and the slices of one expert to the outputs for these rows.
 Expert: TypeAlias = Callable[[tf.Tensor, Sequence[tf.Tensor]], tf.Tensor]
@@ -34,47 +39,55 @@ def apply_experts(
     ]
 
 
-def apply_by_expert(
+def apply_routed(
     expert: Expert,
-    routed: tf.Tensor,
+    rows: tf.Tensor,
     pairs: RoutedPairs,
     stacks: Sequence[tf.Tensor],
+    training: bool,
 ) -> tf.Tensor:
-    """Applies expert after expert, each to its rows.
+    """Applies each expert to the rows that are routed to it.
+
+    The last axis of the last stack must be that of the outputs, as of a bias.
 
     Args:
         expert: function of rows and the slices of one expert.
-        routed: tensor `(pairs, ...)`: what `gather_routed` returned.
+        rows: tensor `(rows, ...)`.
         pairs: what `find_routed_pairs` returned.
         stacks: tensors `(num_experts, ...)`.
-
-    Returns:
-        A tensor `(pairs, ...)`.
-    """
-    rows = tf.split(routed, pairs.counts, num=stacks[0].shape[0])
-    return tf.concat(apply_experts(expert, rows, stacks), axis=0)
-
-
-def apply_by_row(
-    expert: Expert,
-    routed: tf.Tensor,
-    pairs: RoutedPairs,
-    stacks: Sequence[tf.Tensor],
-) -> tf.Tensor:
-    """Applies an expert to row after row, and reads no other expert's slices.
-
-    Faster than `apply_by_expert` for a few rows of many experts. The last
-    axis of the last stack must be that of the outputs, as of a bias.
-
-    Args:
-        expert: function of rows and the slices of one expert.
-        routed: tensor `(pairs, ...)`: what `gather_routed` returned.
-        pairs: what `find_routed_pairs` returned.
-        stacks: tensors `(num_experts, ...)`.
+        training: bool. Whether all slices will need gradients.
 
     Returns:
         A tensor `(pairs, units)`.
     """
+    routed = gather_routed(rows, pairs)
+    if training:
+        return _apply_by_expert(expert, routed, pairs, stacks)
+    return tf.cond(
+        tf.shape(routed)[0] <= stacks[0].shape[0] // _EXPERTS_PER_ROW,
+        lambda: _apply_by_row(expert, routed, pairs, stacks),
+        lambda: _apply_by_expert(expert, routed, pairs, stacks),
+    )
+
+
+def _apply_by_expert(
+    expert: Expert,
+    routed: tf.Tensor,
+    pairs: RoutedPairs,
+    stacks: Sequence[tf.Tensor],
+) -> tf.Tensor:
+    """Applies expert after expert, each to its rows."""
+    rows = tf.split(routed, pairs.counts, num=stacks[0].shape[0])
+    return tf.concat(apply_experts(expert, rows, stacks), axis=0)
+
+
+def _apply_by_row(
+    expert: Expert,
+    routed: tf.Tensor,
+    pairs: RoutedPairs,
+    stacks: Sequence[tf.Tensor],
+) -> tf.Tensor:
+    """Applies an expert to row after row, and reads no other's slices."""
 
     @tf.custom_gradient
     def apply(routed: tf.Tensor, *rest: tf.Tensor) -> Any:
@@ -91,7 +104,7 @@ def apply_by_row(
             sources = [routed, *stacks]
             with tf.GradientTape() as tape:
                 tape.watch(sources)
-                outputs = apply_by_expert(expert, routed, pairs, stacks)
+                outputs = _apply_by_expert(expert, routed, pairs, stacks)
             from_rows, *from_stacks = tape.gradient(outputs, sources, upstream)
             return from_rows, None, None, None, *from_stacks
 
