@@ -18,9 +18,10 @@ ALLOWED = {
     "regularizers": {"ops"},
     "metrics": {"ops"},
     "datasets": set(),
+    "containers": set(),
     "gates": {"ops", "regularizers"},
-    "layers": {"ops", "regularizers", "gates"},
-    "models": {"ops", "gates", "layers"},
+    "layers": {"ops", "regularizers", "gates", "containers"},
+    "models": {"ops", "gates", "layers", "containers"},
     "search": {
         "ops",
         "metrics",

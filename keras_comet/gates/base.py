@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from keras_comet import regularizers
 from keras_comet._keras import aggregation
+from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import as_matrix
@@ -114,6 +115,7 @@ class Gate(keras.layers.Layer):
                 trainable=False,
                 aggregation=aggregation("only_first_replica"),
             )
+        keep_frozen(self)
         self.built = True
 
     def add_matrix(

@@ -18,8 +18,8 @@ def unpack_batch(model: Any, batch: Any) -> tuple[Any, Any, Any]:
     Returns:
         A tuple `(x, y, sample_weight)`.
     """
-    weigh = getattr(model, "weigh_labels", lambda batch: batch)
-    return keras.utils.unpack_x_y_sample_weight(weigh(batch))
+    mask = getattr(model, "apply_label_mask", lambda batch: batch)
+    return keras.utils.unpack_x_y_sample_weight(mask(batch))
 
 
 def compute_loss(
