@@ -28,7 +28,7 @@ ALLOWED = {
         "metrics",
         "search",
         "gates.base",
-        "gates.observation",
+        "gates.capture",
         "gates.smooth_step_gate",
     },
     "testing": {"gates.base", "gates.expert_permutation"},

@@ -1,12 +1,9 @@
 """What both mixtures share: running experts on the rows routed to them."""
 
-import contextlib
 from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
@@ -17,8 +14,7 @@ from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.ops import combine
 from keras_comet.ops import dispatch
 from keras_comet.ops import find_routed_pairs
-from keras_comet.ops.recall import is_recalling
-from keras_comet.ops.recall import recall
+from keras_comet.ops import static_cond
 from keras_comet.ops.xla import compiles_with_xla
 
 _DISPATCHES = ("auto", "dense", "sparse")
@@ -52,8 +48,6 @@ class ExpertMixture(keras.layers.Layer):
             experts = _check_experts(experts)
         self.experts = experts
         self.dispatch = dispatch
-        # The expert at each output of the gates, while experts are in order.
-        self._order: np.ndarray[Any, Any] | None = None
 
     @property
     def num_experts(self) -> int:
@@ -65,38 +59,6 @@ class ExpertMixture(keras.layers.Layer):
     def list_gates(self) -> list[Gate]:
         """Lists the gates that choose among the experts."""
         raise NotImplementedError
-
-    @contextlib.contextmanager
-    def ordering_experts(self, order: np.ndarray[Any, Any]) -> Iterator[None]:
-        """Does without the gates' permutation meanwhile, by ordering experts.
-
-        Args:
-            order: int array `(num_experts,)`: the one that all gates have.
-        """
-        self._order = order
-        try:
-            if isinstance(self.experts, StackedDenseExperts):
-                with self.experts.ordered(order):
-                    yield
-            else:
-                yield
-        finally:
-            self._order = None
-
-    def call_gate(
-        self, gate: Gate, routing_inputs: Any, training: bool | None
-    ) -> tf.Tensor:
-        """Returns routing weights, in the order that experts are in."""
-        if self._order is None:
-            return gate(routing_inputs, training=training)
-        with gate.without_permutation():
-            return gate(routing_inputs, training=training)
-
-    def by_expert(self, routing_weights: tf.Tensor) -> tf.Tensor:
-        """Brings what `call_gate` returned into the order of `experts`."""
-        if self._order is None:
-            return routing_weights
-        return tf.gather(routing_weights, np.argsort(self._order), axis=-1)
 
     def check_gate(self, gate: Any, label: str) -> None:
         """Raises a ValueError unless the gate chooses among these experts."""
@@ -235,8 +197,6 @@ class ExpertMixture(keras.layers.Layer):
             return [empty] * len(weights)
         # Then weights that are zero need a gradient, which takes all experts.
         searching = any_searching(self.list_gates())
-        if is_recalling():
-            return self._mix_recalled(rows, weights, searching)
         # XLA cannot compile a number of rows that depends on the data.
         if self.dispatch == "dense" or compiles_with_xla():
             outputs = self._call_all(rows, self._call_expert)
@@ -248,40 +208,12 @@ class ExpertMixture(keras.layers.Layer):
             dense = tf.logical_or(density > _DENSE_ABOVE, searching)
         if dense is False:
             return self._mix_sparse(rows, weights, chosen, training)
-        return tf.cond(
+        return static_cond(
             dense,
             lambda: self._mix_dense(
                 self._call_all(rows, self._call_expert_in_branch), weights
             ),
             lambda: self._mix_sparse(rows, weights, chosen, training),
-        )
-
-    def _mix_recalled(
-        self,
-        rows: tf.Tensor,
-        weights: list[tf.Tensor],
-        searching: tf.Tensor | bool,
-    ) -> list[tf.Tensor]:
-        """Mixes what all experts made of these rows when they first came."""
-        outputs = recall(  # (num_experts, rows, ...)
-            self,
-            rows,
-            lambda: tf.stack(self._call_all(rows, self._call_expert)),
-        )
-
-        def mix_chosen() -> list[tf.Tensor]:
-            pairs = find_routed_pairs(_find_chosen(weights))
-            chosen = tf.gather_nd(
-                outputs, tf.stack([pairs.experts, pairs.rows], axis=1)
-            )
-            return tf.unstack(combine(chosen, pairs, tf.stack(weights)))
-
-        return tf.cond(
-            searching,
-            lambda: self._mix_dense(
-                tf.unstack(outputs, num=self.num_experts), weights
-            ),
-            mix_chosen,
         )
 
     def _mix_dense(
@@ -392,21 +324,17 @@ class ExpertMixture(keras.layers.Layer):
         )
 
     def _call_expert(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
-        output = self.experts[self._at(expert)](rows)
+        output = self.experts[expert](rows)
         return tf.cast(output, self.compute_dtype)
-
-    def _at(self, output: int) -> int:
-        """The expert that an output of the gates goes to."""
-        return output if self._order is None else int(self._order[output])
 
     def _call_expert_in_branch(self, expert: int, rows: tf.Tensor) -> tf.Tensor:
         """Calls an expert where losses that it adds could not get out."""
-        layer = self.experts[self._at(expert)]
+        layer = self.experts[expert]
         num_losses = len(layer.losses)
         output = self._call_expert(expert, rows)
         if len(layer.losses) > num_losses:
             raise ValueError(
-                f"Expert {self._at(expert)} ({layer.name}) adds a loss when "
+                f"Expert {expert} ({layer.name}) adds a loss when "
                 "it is called (an activity regularizer, for example), which "
                 "depends on the rows that it sees. Received: "
                 f"dispatch={self.dispatch!r}. Use dispatch='dense', where it "

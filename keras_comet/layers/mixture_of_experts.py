@@ -114,14 +114,14 @@ class MixtureOfExperts(ExpertMixture):
         features, routing_inputs = split_inputs(inputs)
         if routing_inputs is None:
             routing_inputs = features
-        routing_weights = self.call_gate(self.gate, routing_inputs, training)
+        routing_weights = self.gate(routing_inputs, training=training)
         [mixture] = self.mix(
             features,
             [routing_weights],
             bool(training),
         )
         if return_routing_weights:
-            return mixture, self.by_expert(routing_weights)
+            return mixture, routing_weights
         return mixture
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:

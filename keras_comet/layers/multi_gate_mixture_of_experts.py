@@ -128,7 +128,7 @@ class MultiGateMixtureOfExperts(ExpertMixture):
             routing_inputs = features
         by_task = self._by_task(routing_inputs)
         routing_weights = {
-            task: self.call_gate(gate, by_task[task], training)
+            task: gate(by_task[task], training=training)
             for task, gate in self.gates.items()
         }
         mixtures = self.mix(
@@ -138,10 +138,7 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         )
         outputs = dict(zip(routing_weights, mixtures, strict=True))
         if return_routing_weights:
-            return outputs, {
-                task: self.by_expert(weights)
-                for task, weights in routing_weights.items()
-            }
+            return outputs, routing_weights
         return outputs
 
     def _by_task(self, routing_inputs: Any) -> dict[str, Any]:

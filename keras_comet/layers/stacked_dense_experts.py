@@ -1,7 +1,5 @@
 """Equal dense experts whose kernels are stacked."""
 
-import contextlib
-from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,23 +138,6 @@ class StackedDenseExperts(keras.layers.Layer):
             depth = width
         self._dropout_layer.build((None, depth))
         self.built = True
-
-    @contextlib.contextmanager
-    def ordered(self, order: Any) -> Iterator[None]:
-        """Puts the experts into another order meanwhile.
-
-        Args:
-            order: int array `(num_experts,)`, the expert for each place.
-        """
-        variables = [*self.kernels, *self.biases]
-        before = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
-        try:
-            for variable, value in zip(variables, before, strict=True):
-                variable.assign(tf.gather(value, order))
-            yield
-        finally:
-            for variable, value in zip(variables, before, strict=True):
-                variable.assign(value)
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
         return tf.stack(self.call_each([features] * self.num_experts), axis=-2)

@@ -10,6 +10,7 @@ from keras_comet.ops.leaf_weights import leaf_weights
 from keras_comet.ops.sinkhorn import sinkhorn
 from keras_comet.ops.smooth_step import smooth_step
 from keras_comet.ops.stable_hash import stable_hash
+from keras_comet.ops.static_cond import static_cond
 from keras_comet.ops.tree_routing import follow_splits
 from keras_comet.ops.tree_routing import leaf_probabilities
 
@@ -26,4 +27,5 @@ __all__ = [
     "sinkhorn",
     "smooth_step",
     "stable_hash",
+    "static_cond",
 ]

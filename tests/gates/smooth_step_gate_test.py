@@ -101,9 +101,9 @@ def test_state_is_saved_and_restored(gate_class, tmp_path):
     gate = model.get_layer("gate")
     gate.gamma_scale.assign(0.3)
     gate.aux_loss_weight.assign(0.004)
-    gate.input_scale.assign(5.0)
-    gate.recent_usage.assign(np.arange(6) / 15)
-    gate.recent_cardinality.assign(np.arange(6)[::-1] / 15)
+    gate.input_scale.scale.assign(5.0)
+    gate.routing_tracker.recent_usage.assign(np.arange(6) / 15)
+    gate.routing_tracker.recent_cardinality.assign(np.arange(6)[::-1] / 15)
     x = rows(9, 4)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
@@ -131,11 +131,15 @@ def test_only_a_steered_gate_records_and_adds_its_pressure():
     x = rows(40, 4)
     weights = gate(x, training=True).numpy()
     assert not gate.losses
-    np.testing.assert_array_equal(gate.recent_usage, np.zeros(5))
+    np.testing.assert_array_equal(
+        gate.routing_tracker.recent_usage, np.zeros(5)
+    )
     gate.is_steered = True
     gate.aux_loss_weight.assign(0.3)
     gate(x)
-    np.testing.assert_array_equal(gate.recent_usage, np.zeros(5))
+    np.testing.assert_array_equal(
+        gate.routing_tracker.recent_usage, np.zeros(5)
+    )
     gate(x, training=True)
     usage = weights.mean(axis=0)
     [loss] = gate.losses
@@ -144,8 +148,12 @@ def test_only_a_steered_gate_records_and_adds_its_pressure():
     )
     counts = np.count_nonzero(weights, axis=-1)
     shares = np.bincount(counts, minlength=6)[1:] / 40
-    np.testing.assert_allclose(gate.recent_usage, 0.1 * usage, atol=1e-6)
-    np.testing.assert_allclose(gate.recent_cardinality, 0.1 * shares, atol=1e-6)
+    np.testing.assert_allclose(
+        gate.routing_tracker.recent_usage, 0.1 * usage, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        gate.routing_tracker.recent_cardinality, 0.1 * shares, atol=1e-6
+    )
     # A second batch, with a row that cannot be counted.
     x[3, 0] = np.nan
     gate(x, training=True)
@@ -153,7 +161,9 @@ def test_only_a_steered_gate_records_and_adds_its_pressure():
     shares = np.bincount(counts[others], minlength=6)[1:] / 40
     shares_before = np.bincount(counts, minlength=6)[1:] / 40
     np.testing.assert_allclose(
-        gate.recent_cardinality, 0.09 * shares_before + 0.1 * shares, atol=1e-6
+        gate.routing_tracker.recent_cardinality,
+        0.09 * shares_before + 0.1 * shares,
+        atol=1e-6,
     )
 
 
@@ -166,7 +176,7 @@ def test_inputs_of_any_scale_start_undecided_and_train(gate_class, scale):
     rms = np.sqrt(np.mean(np.square(x, dtype="float64")))
     # What brings the root mean square into [0.02, 2].
     expected = max(rms / 2.0, 1.0) * min(rms / 0.02, 1.0)
-    np.testing.assert_allclose(gate.input_scale, expected, rtol=1e-5)
+    np.testing.assert_allclose(gate.input_scale.scale, expected, rtol=1e-5)
     assert settled_share(gate, x / expected) < 0.25
     # For the rows of another batch, in inference as well.
     other = scale * rows(256, 32, seed=1)
@@ -200,11 +210,11 @@ def test_scale_is_measured_once_and_without_bad_values():
     x[0, 1], x[3, 2] = np.nan, np.inf
     gate(np.zeros((2, 4), "float32"), training=True)
     gate(tf.zeros([0, 4]), training=True)
-    np.testing.assert_array_equal(gate.input_scale, 0.0)
+    np.testing.assert_array_equal(gate.input_scale.scale, 0.0)
     gate(x, training=True)
-    np.testing.assert_allclose(gate.input_scale, 50.0, rtol=1e-6)
+    np.testing.assert_allclose(gate.input_scale.scale, 50.0, rtol=1e-6)
     gate(10.0 * x, training=True)
-    np.testing.assert_allclose(gate.input_scale, 50.0, rtol=1e-6)
+    np.testing.assert_allclose(gate.input_scale.scale, 50.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("gate_class", GATES)

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 import keras_comet
 from keras_comet._keras import keras
-from keras_comet.gates.observation import routing_weights
+from keras_comet.gates.capture import routing_weights
 from keras_comet.metrics import routing_statistics
 
 DENSE = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
