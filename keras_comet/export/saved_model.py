@@ -10,6 +10,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import keras
+from keras_comet.export.frozen_state import find_constants
+from keras_comet.export.frozen_state import frozen_state
 from keras_comet.export.signature import call_by_names
 from keras_comet.export.signature import find_input_signature
 from keras_comet.export.signature import name_outputs
@@ -26,8 +28,9 @@ def export_saved_model(
     The SavedModel has one signature, `"serving_default"`: inference on a
     batch of any size. Inputs and outputs have names, one output for each
     task. It needs neither this package nor Keras to load, holds no Python
-    function, and serving assigns no variable. Nor does it search: every
-    permutation is a constant, one gather.
+    function, and serving assigns no variable. Nor does it search: a
+    permutation is one gather with constant indices, and the identity is none.
+    The model itself is not changed.
 
     The files are written beside `path` and moved there at the end: `path`
     holds a whole export or does not exist. For TensorFlow Serving, end it
@@ -83,8 +86,11 @@ def export_saved_model(
         )
     signature = find_input_signature(model, input_signature)
 
+    constants = find_constants(model, hard_routing)
+
     def serve(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return name_outputs(model, call_by_names(model, inputs))
+        with frozen_state(constants):
+            return name_outputs(model, call_by_names(model, inputs))
 
     parent, name = os.path.split(target)
     if parent:
