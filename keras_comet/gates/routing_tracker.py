@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_comet._keras import aggregation
 from keras_comet._keras import keras
+from keras_comet.ops import static_cond
 from keras_comet.regularizers.batch_mean import batch_mean
 
 # Averages look back over about ten batches.
@@ -60,17 +61,18 @@ class RoutingTracker(keras.layers.Layer):
                 tf.cast(routing_weights, tf.float32), [-1, self.num_experts]
             )
         )
-        is_finite = tf.reduce_all(tf.math.is_finite(rows), axis=-1)
-        rows = tf.where(is_finite[:, tf.newaxis], rows, 0.0)
-        # A row of zeros counts nowhere.
-        count = tf.math.count_nonzero(rows, axis=-1)
-        for average, values in (
-            (self.recent_cardinality, tf.one_hot(count - 1, self.num_experts)),
-            (self.recent_usage, rows),
+        usage = batch_mean(rows, axis=0)
+        cardinality, usage = static_cond(
+            tf.reduce_all(tf.math.is_finite(usage)),
+            lambda: (_count_rows(rows), usage),
+            lambda: _leave_out_bad(rows),
+        )
+        for average, value in (
+            (self.recent_cardinality, cardinality),
+            (self.recent_usage, usage),
         ):
             recent = tf.convert_to_tensor(average)
-            change = batch_mean(values, axis=0) - recent
-            average.assign(recent + (1.0 - _MOMENTUM) * change)
+            average.assign(recent + (1.0 - _MOMENTUM) * (value - recent))
 
     def statistics(self, cap: int) -> dict[str, float]:
         """Describes recent rows in a few numbers.
@@ -100,6 +102,27 @@ class RoutingTracker(keras.layers.Layer):
             "normalized_entropy": _normalized_entropy(usage),
             "least_usage": float(usage.min()),
         }
+
+
+def _count_rows(rows: tf.Tensor) -> tf.Tensor:
+    """Returns the shares of rows with 1, 2, ... weights above zero."""
+    num_experts = rows.shape[-1]
+    # For weights that are not negative, this is the cheapest way to count.
+    cardinality = tf.cast(tf.reduce_sum(tf.sign(rows), axis=-1), tf.int32)
+    num_rows = tf.shape(rows)[0]
+    # A row of zeros counts nowhere.
+    return tf.math.unsorted_segment_sum(
+        tf.fill([num_rows], 1.0 / tf.cast(tf.maximum(num_rows, 1), tf.float32)),
+        cardinality - 1,
+        num_experts,
+    )
+
+
+def _leave_out_bad(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns cardinality and usage, without rows that are not finite."""
+    is_finite = tf.reduce_all(tf.math.is_finite(rows), axis=-1)
+    rows = tf.where(is_finite[:, tf.newaxis], rows, 0.0)
+    return _count_rows(rows), batch_mean(rows, axis=0)
 
 
 def _read_shares(average: Any) -> np.ndarray[Any, Any]:
