@@ -58,14 +58,12 @@ def frozen_state(constants: list[Constant]) -> Iterator[None]:
         constants: what `find_constants` returned.
     """
     # Assigning an attribute would tell Keras that the variable is gone.
-    live = [
-        (vars(layer), name, vars(layer)[name]) for layer, name, _ in constants
-    ]
+    live = [(layer, name, vars(layer)[name]) for layer, name, _ in constants]
     try:
         for layer, name, value in constants:
             vars(layer)[name] = value
         # TensorFlow traces a nested function once for each device function.
-        with tf.device(lambda op: op.device):
+        with tf.compat.v1.device(lambda op: op.device):
             yield
     finally:
         for layer, name, variable in live:
