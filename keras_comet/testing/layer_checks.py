@@ -227,7 +227,7 @@ def check_saving(
 ) -> None:
     """A saved model predicts and goes on training as the one that was saved."""
     tensors = make_inputs(inputs, 4)
-    model = make_model(layer_class, init_kwargs, tensors)
+    model = make_model(layer_class, init_kwargs, tensors, run_eagerly=True)
     train(model, tensors)
     flat = tf.nest.flatten(tensors)
     expected = model(flat, training=False)
