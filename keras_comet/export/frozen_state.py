@@ -1,27 +1,35 @@
-"""State of a model as constants of a graph."""
+"""State of a model as constants of one graph."""
 
 import contextlib
 from collections.abc import Iterator
 from typing import Any
-from typing import TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
+from keras_comet.gates.capture import capture_calls
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.input_scale import InputScale
 from keras_comet.gates.smooth_step_gate import SmoothStepGate
 
-# A layer, the name of one of its variables, and a value in its place.
-Constant: TypeAlias = tuple[keras.layers.Layer, str, np.ndarray[Any, Any]]
+
+class Constant(NamedTuple):
+    """The value that one graph uses in place of a variable."""
+
+    layer: keras.layers.Layer
+    name: str
+    value: np.ndarray[Any, Any]
+    # Whether that is to make a difference.
+    is_changed: bool = False
 
 
 def find_constants(
     model: keras.layers.Layer, hard_routing: bool
 ) -> list[Constant]:
-    """Lists the state that inference reads and does not change.
+    """Lists the state that inference reads, with the values of now.
 
     Args:
         model: Keras model, built.
@@ -29,69 +37,101 @@ def find_constants(
             be in it, whatever they are in now.
 
     Returns:
-        For each variable of gates and permutations that only training and
-        search change, the layer, the variable's name, and its value.
+        One constant for each variable of gates and permutations that only
+        training and search assign.
 
     Raises:
         ValueError: If a permutation is still being searched.
     """
     return [
-        (layer, name, value)
+        constant
         for layer in flatten_layers(model)
-        if layer.built
-        for name, value in _constants_of(layer, hard_routing).items()
+        for constant in _constants_of(layer, hard_routing)
     ]
 
 
-@contextlib.contextmanager
-def frozen_state(constants: list[Constant]) -> Iterator[None]:
-    """Makes layers read constants in place of variables.
-
-    To be entered while a graph is traced. Operations that depend on constants
-    alone are then known, and branches that are not taken are left out. No
-    variable is assigned, and the layers get their variables back at the end.
-
-    Functions that were traced inside the model before are traced once more,
-    for this graph alone.
-
-    Args:
-        constants: what `find_constants` returned.
-    """
-    # Assigning an attribute would tell Keras that the variable is gone.
-    live = [(layer, name, vars(layer)[name]) for layer, name, _ in constants]
-    try:
-        for layer, name, value in constants:
-            vars(layer)[name] = value
-        # TensorFlow traces a nested function once for each device function.
-        with tf.compat.v1.device(lambda op: op.device):
-            yield
-    finally:
-        for layer, name, variable in live:
-            vars(layer)[name] = variable
-
-
-def _constants_of(
-    layer: Any, hard_routing: bool
-) -> dict[str, np.ndarray[Any, Any]]:
-    if isinstance(layer, SmoothStepGate):
+def _constants_of(layer: Any, hard_routing: bool) -> list[Constant]:
+    if isinstance(layer, SmoothStepGate) and layer.built:
         scale = _read(layer.gamma_scale)
-        return {"gamma_scale": 0.0 * scale if hard_routing else scale}
-    if isinstance(layer, InputScale):
+        value = np.zeros_like(scale) if hard_routing else scale
+        return [Constant(layer, "gamma_scale", value, bool(value != scale))]
+    if isinstance(layer, InputScale) and layer.built:
         scale = _read(layer.scale)
-        return {"scale": np.where(scale > 0.0, scale, np.float32(1.0))}
+        value = np.where(scale > 0.0, scale, np.float32(1.0))
+        return [Constant(layer, "scale", value)]
     if isinstance(layer, ExpertPermutation):
-        if not _read(layer.frozen):
+        frozen = _read(layer.frozen)
+        if not frozen:
             raise ValueError(
                 f"The permutation {layer.name!r} is still being searched. "
                 "Train until the search is over, or end it here by "
                 "`permutation.freeze()`."
             )
-        return {
-            "assignment": _read(layer.assignment),
-            "frozen": np.array(True),
-        }
-    return {}
+        return [
+            Constant(layer, "frozen", frozen),
+            Constant(layer, "assignment", _read(layer.assignment)),
+        ]
+    return []
 
 
 def _read(variable: Any) -> np.ndarray[Any, Any]:
     return np.asarray(tf.convert_to_tensor(variable))
+
+
+@contextlib.contextmanager
+def frozen_state(constants: list[Constant]) -> Iterator[None]:
+    """Makes layers read constants in place of variables, in this graph alone.
+
+    To be entered while a graph is traced. Operations on constants are known
+    then, and branches that are not taken are left out. No variable is
+    assigned. Elsewhere, in other threads and in functions that are traced
+    inside of the model, layers read their variables as ever.
+
+    Args:
+        constants: what `find_constants` returned.
+
+    Raises:
+        ValueError: If a gate that is to route hard does not, as it is called
+            inside of another function.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    live = [vars(each.layer)[each.name] for each in constants]
+    try:
+        for each, variable in zip(constants, live, strict=True):
+            # Past Keras, for which another attribute is another variable.
+            vars(each.layer)[each.name] = _Frozen(variable, each.value, graph)
+        with capture_calls() as calls:
+            yield
+    finally:
+        for each, variable in zip(constants, live, strict=True):
+            vars(each.layer)[each.name] = variable
+    called = [gate for gate, weights in calls if weights.graph is graph]
+    for each in constants:
+        if each.is_changed and not any(each.layer is gate for gate in called):
+            raise ValueError(
+                f"The gate {each.layer.name!r} cannot be exported with hard "
+                "routing, as the model calls it inside of a @tf.function, or "
+                "not at all. Remove the @tf.function, or train the gate hard, "
+                "by `gate.hard_routing = True`."
+            )
+
+
+class _Frozen:
+    """Stands for a variable: a constant in one graph, itself elsewhere."""
+
+    def __init__(
+        self, variable: Any, value: np.ndarray[Any, Any], graph: tf.Graph
+    ) -> None:
+        self.variable = variable
+        self.value = value
+        self.graph = graph
+
+    def __tf_tensor__(
+        self, dtype: tf.DType | None = None, name: str | None = None
+    ) -> tf.Tensor:
+        if tf.compat.v1.get_default_graph() is self.graph:
+            return tf.constant(self.value, dtype, name=name)
+        return tf.convert_to_tensor(self.variable, dtype, name=name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.variable, name)

@@ -127,31 +127,37 @@ class ExpertPermutation(keras.layers.Layer):
 
     def call(self, selector_weights: tf.Tensor) -> tf.Tensor:
         self.check_selectors(selector_weights.shape[-2])
-        # One tensor (..., n) for each permutation.
-        if self.num_permutations == 1:
-            rows = [tf.reduce_sum(selector_weights, axis=-2)]
-        else:
-            rows = tf.unstack(selector_weights, axis=-2)
         return static_cond(
             tf.convert_to_tensor(self.frozen),
-            lambda: self._gather(rows),
-            lambda: self._multiply(rows),
+            lambda: self._gather(selector_weights),
+            lambda: self._multiply(self._split(selector_weights)),
         )
 
-    def _gather(self, rows: list[tf.Tensor]) -> tf.Tensor:
+    def _split(self, selector_weights: tf.Tensor) -> list[tf.Tensor]:
+        """Returns one tensor `(..., n)` for each permutation."""
+        if self.num_permutations == 1:
+            return [tf.reduce_sum(selector_weights, axis=-2)]
+        return tf.unstack(selector_weights, axis=-2)
+
+    def _gather(self, selector_weights: tf.Tensor) -> tf.Tensor:
         # Expert e takes the output i with assignment[i] == e.
         assignment = tf.convert_to_tensor(self.assignment)
         known = tf.get_static_value(assignment)
-        if known is None:
-            inverses = map(tf.math.invert_permutation, tf.unstack(assignment))
+        if known is not None and is_identity(known):
+            permuted = tf.reduce_sum(selector_weights, axis=-2)
         else:
-            inverses = np.argsort(known, axis=-1)
-        if known is None or not is_identity(known):
-            rows = [
-                tf.gather(weights, inverse, axis=-1)
-                for weights, inverse in zip(rows, inverses, strict=True)
-            ]
-        permuted = tf.add_n(rows)
+            inverses = (
+                map(tf.math.invert_permutation, tf.unstack(assignment))
+                if known is None
+                else np.argsort(known, axis=-1)
+            )
+            rows = self._split(selector_weights)
+            permuted = tf.add_n(
+                [
+                    tf.gather(weights, inverse, axis=-1)
+                    for weights, inverse in zip(rows, inverses, strict=True)
+                ]
+            )
         # In a graph, the gradient of tf.cond is zero for what it leaves out.
         if tf.executing_eagerly():
             return _with_zero_gradient(

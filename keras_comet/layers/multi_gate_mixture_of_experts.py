@@ -95,7 +95,7 @@ class MultiGateMixtureOfExperts(ExpertMixture):
                     f"gate of task {gate.task!r}. Make a new gate."
                 )
         check_names([g.permutation for g in gates.values() if g.permutation])
-        self.gates = LayerDict(gates)
+        self.gates = LayerDict(gates, dtype=self.dtype_policy)
         for task, gate in gates.items():
             gate.task = task
 

@@ -121,7 +121,7 @@ class MultiGateRecommender(keras.Model):
             raise ValueError(
                 "`features` must name at least one feature. Received: {}"
             )
-        self.features = LayerDict(features)
+        self.features = LayerDict(features, dtype=self.dtype_policy)
         self.hash_feature = hash_feature
         self._id_feature = self._find_id_feature(gates)
         self.tower_units = list(tower_units)
@@ -142,7 +142,8 @@ class MultiGateRecommender(keras.Model):
                     name=f"{task.name}_tower",
                 )
                 for task in tasks
-            }
+            },
+            dtype=self.dtype_policy,
         )
         self.build()
 
@@ -191,6 +192,8 @@ class MultiGateRecommender(keras.Model):
         }
 
     def build(self, input_shape: Any = None) -> None:
+        if self.built:
+            return
         width = 0
         for feature in self.features.values():
             feature.build()
@@ -236,6 +239,10 @@ class MultiGateRecommender(keras.Model):
         return {
             task: tower(mixtures[task]) for task, tower in self.towers.items()
         }
+
+    def compute_output_shape(self, input_shape: Any) -> dict[str, Any]:
+        batch = tuple(next(iter(input_shape.values())))[0]
+        return {task.name: (batch, task.units) for task in self.tasks}
 
     def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
         """Sets the optimizer; losses, metrics and weights are the tasks'.

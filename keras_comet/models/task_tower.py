@@ -34,7 +34,8 @@ class TaskTower(keras.layers.Layer):
         # Losses need float32 under every precision policy.
         layers.append(keras.layers.Dense(units, activation, dtype="float32"))
         self.dense = LayerDict(
-            {str(index): layer for index, layer in enumerate(layers)}
+            {str(index): layer for index, layer in enumerate(layers)},
+            dtype=self.dtype_policy,
         )
 
     def build(self, input_shape: Any) -> None:

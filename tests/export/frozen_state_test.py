@@ -1,4 +1,5 @@
 import collections
+import threading
 
 import numpy as np
 import pytest
@@ -39,9 +40,9 @@ def trace(gate, hard_routing=False):
 
 
 def count_ops(function):
-    return collections.Counter(
-        op.type for op in function.graph.get_operations()
-    )
+    ops = [op.type for op in function.graph.get_operations()]
+    # Constants that nothing uses are not served.
+    return collections.Counter(op for op in ops if op != "Const")
 
 
 def find_state(model):
@@ -68,9 +69,7 @@ def unchanged():
     for model, outputs, values, state in checks:
         after = find_state(model)
         assert set(after) == set(state)
-        assert all(
-            after[place] is variable for place, variable in state.items()
-        )
+        assert all(after[place] is each for place, each in state.items())
         for weight, value in zip(model.weights, values, strict=True):
             np.testing.assert_array_equal(np.asarray(weight), value)
         np.testing.assert_array_equal(model(X, training=False), outputs)
@@ -88,9 +87,7 @@ def test_graph_holds_one_branch_and_no_state(
     function = trace(gate, hard_routing)
     read = {variable.name.split(":")[0] for variable in function.variables}
     assert len(read) == len(gate.trainable_weights) - 1  # P
-    assert not any(
-        "Const" not in op and "If" in op for op in count_ops(function)
-    )
+    assert not any("If" in op for op in count_ops(function))
     assert not {"gamma_scale", "scale", "assignment"} & {
         name.split("/")[-1] for name in read
     }
@@ -138,7 +135,7 @@ def test_layers_that_are_not_built_have_no_state():
     gate = keras_comet.COMETGate(3)
     gate.never_called = keras_comet.COMETGate(3)
     gate(X)
-    assert {layer for layer, _, _ in find_constants(gate, True)} == {
+    assert {each.layer for each in find_constants(gate, True)} == {
         gate,
         gate.input_scale,
     }
@@ -197,35 +194,63 @@ def test_model_is_as_before_after_a_failure(
     assert list(tmp_path.iterdir()) == []
 
 
+class Traced(keras.Model):
+    """Calls its gate inside of another function, which keeps its trace."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate = make_gate()
+        self.call_gate = tf.function(
+            lambda x: self.gate(x), [tf.TensorSpec([None, 5])]
+        )
+
+    def call(self, x):
+        return self.call_gate(x)
+
+
 @pytest.mark.parametrize("is_called_before", [False, True])
-def test_function_inside_the_model_is_traced_for_the_export_alone(
+def test_function_inside_of_the_model_keeps_the_variables(
     tmp_path, is_called_before
 ):
-    class Traced(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.gate = make_gate()
-            self.call_gate = tf.function(
-                lambda x: self.gate(x), [tf.TensorSpec([None, 5])]
-            )
-
-        def call(self, x):
-            return self.call_gate(x)
-
     model = Traced()
-    model.build((None, 5))
     if is_called_before:
         model(X)
-    export_saved_model(
-        model,
-        tmp_path / "1",
-        hard_routing=True,
-        input_signature={"x": tf.TensorSpec([None, 5])},
-    )
+    model.built = True
+    expected = np.asarray(model.gate(X))
+    options = {"input_signature": {"x": tf.TensorSpec([None, 5])}}
+    export_saved_model(model, tmp_path / "1", **options)
+    with pytest.raises(ValueError, match="'gate'.*hard.*@tf.function"):
+        export_saved_model(model, tmp_path / "2", hard_routing=True, **options)
     serve = tf.saved_model.load(tmp_path / "1").signatures["serving_default"]
     served = serve(x=tf.constant(X))["output"]
-    assert np.count_nonzero(served, axis=-1).max() <= 2
-    soft = np.asarray(model(X))
-    assert np.count_nonzero(soft, axis=-1).max() > 2
+    np.testing.assert_allclose(served, expected, atol=1e-6)
+    np.testing.assert_allclose(model(X), expected, atol=1e-6)
+    # The function was not traced with what was a constant of the export.
     model.gate.permutation.assignment.assign([[0, 1, 2, 3]])
-    np.testing.assert_allclose(model(X), soft[:, [2, 0, 3, 1]], atol=1e-6)
+    np.testing.assert_allclose(model(X), expected[:, [2, 0, 3, 1]], atol=1e-6)
+    model.gate.hard_routing = True
+    export_saved_model(model, tmp_path / "3", hard_routing=True, **options)
+
+
+def test_other_threads_see_the_variables_meanwhile():
+    gate = make_gate()
+    expected = np.asarray(gate(X))
+    seen = []
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 5])])
+    def serve(x):
+        with frozen_state(find_constants_in(gate)):
+            thread = threading.Thread(
+                target=lambda: seen.append(np.asarray(gate(X)))
+            )
+            thread.start()
+            thread.join()
+            return gate(x)
+
+    def find_constants_in(gate):
+        with tf.init_scope():
+            return find_constants(gate, True)
+
+    served = serve(X)
+    np.testing.assert_array_equal(seen, [expected])
+    assert np.count_nonzero(served, axis=-1).max() <= 2
