@@ -20,9 +20,10 @@ def mark_by_cost(item):
     functions = [item.function, *(each.func for each in fixtures)]
     if any(starts_process(function) for function in functions):
         item.add_marker("subprocess")
-    if any(each.scope == "module" for each in fixtures):
-        # What they share is set up in one process only.
-        item.add_marker(pytest.mark.xdist_group(item.module.__name__))
+    for each in fixtures:
+        if each.scope != "function" and is_ours(each.func):
+            # What tests share is set up in one process only.
+            item.add_marker(pytest.mark.xdist_group(each.func.__module__))
 
 
 def rank(item):
@@ -58,7 +59,12 @@ def _codes(code):
 
 def _functions(value):
     """What can be called of a value: of the tests only."""
-    if not (getattr(value, "__module__", None) or "").startswith("tests."):
+    if not is_ours(value):
         return []
     values = vars(value).values() if inspect.isclass(value) else [value]
     return [each for each in values if inspect.isfunction(each)]
+
+
+def is_ours(value):
+    """Whether a function or a class is defined by the tests."""
+    return (getattr(value, "__module__", None) or "").startswith("tests.")

@@ -78,6 +78,7 @@ class Gate(keras.layers.Layer):
     ) -> None:
         kwargs["dtype"] = full_precision(kwargs.get("dtype"))
         super().__init__(**kwargs)
+        self.supports_masking = True
         if not isinstance(num_experts, (int, np.integer)) or num_experts < 1:
             raise ValueError(
                 "`num_experts` must be an integer of at least 1. "

@@ -46,6 +46,7 @@ class ExpertMixture(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.supports_masking = True
         if dispatch not in _DISPATCHES:
             raise ValueError(
                 f"`dispatch` must be one of {_DISPATCHES}. "
@@ -132,6 +133,11 @@ class ExpertMixture(keras.layers.Layer):
         if return_routing_weights:
             return outputs, self._join(weights)
         return outputs
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Passes the mask of the features on, to each output."""
+        features_mask = mask[0] if isinstance(mask, (tuple, list)) else mask
+        return self._join(dict.fromkeys(self._named_gates(), features_mask))
 
     def _combine(
         self,

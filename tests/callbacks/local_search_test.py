@@ -209,9 +209,7 @@ def test_optimum_is_one_though_nothing_depended_on_anything_at_first(seed):
         )(hidden)
     outputs = keras.layers.Dense(1, kernel_initializer="zeros")(hidden)
     model = keras.Model(inputs, outputs)
-    warm_up = keras.optimizers.schedules.PiecewiseConstantDecay(
-        [1], [0.0, 0.1]
-    )
+    warm_up = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.0, 0.1])
     adam = keras.optimizers.Adam(warm_up)
     model.compile(keras_comet.LocalSearchOptimizer(adam, 100), loss="mse")
     data = make_data(num_rows=32, batch=32)
