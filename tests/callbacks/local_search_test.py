@@ -14,14 +14,17 @@ from keras_comet.search.search_batches import SearchBatches
 NUM_EXPERTS = 4
 
 
-def make_model(permutation, method="exchange", search_steps=100, layers=1):
+def make_mixture(permutation):
+    return keras_comet.MixtureOfExperts(
+        keras_comet.StackedDenseExperts(NUM_EXPERTS, [6], "tanh"),
+        keras_comet.TopKGate(NUM_EXPERTS, k=2, permutation=permutation),
+        dispatch="dense",
+    )
+
+
+def make_model(permutation, method="exchange", search_steps=100):
     inputs = keras.Input((6,))
-    hidden = inputs
-    for _ in range(layers):
-        hidden = keras_comet.MixtureOfExperts(
-            [keras.layers.Dense(6, "tanh") for _ in range(NUM_EXPERTS)],
-            keras_comet.TopKGate(NUM_EXPERTS, k=2, permutation=permutation),
-        )(hidden)
+    hidden = make_mixture(permutation)(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
     model.compile(
         keras_comet.LocalSearchOptimizer(
@@ -109,7 +112,7 @@ def test_recommender_with_missing_labels_is_searched():
     names = ("click", "rating")
     model = keras_comet.MultiGateRecommender(
         features={"user": keras_comet.CategoricalFeature(list("abcdefgh"), 4)},
-        experts=[keras.layers.Dense(3) for _ in range(NUM_EXPERTS)],
+        experts=keras_comet.StackedDenseExperts(NUM_EXPERTS, [3]),
         gates={
             name: keras_comet.HashGate(NUM_EXPERTS, permutation=permutation)
             for name in names
@@ -119,6 +122,7 @@ def test_recommender_with_missing_labels_is_searched():
             for name in names
         ],
         tower_units=[4],
+        dispatch="dense",
     )
     model.compile(keras_comet.LocalSearchOptimizer("adam", 100))
     users = np.random.default_rng(0).choice(list("abcdefgh"), 64)
@@ -199,16 +203,13 @@ def test_optimum_is_one_though_nothing_depended_on_anything_at_first(seed):
     # the loss does not, as long as the head is zero.
     keras.utils.set_random_seed(seed)
     permutations = [keras_comet.ExpertPermutation(NUM_EXPERTS) for _ in "ab"]
-    inputs = keras.Input((6,))
-    hidden = inputs
-    for permutation in permutations:
-        hidden = keras_comet.MixtureOfExperts(
-            [keras.layers.Dense(6, "tanh") for _ in range(NUM_EXPERTS)],
-            keras_comet.TopKGate(NUM_EXPERTS, permutation=permutation),
-            dispatch="dense",
-        )(hidden)
-    outputs = keras.layers.Dense(1, kernel_initializer="zeros")(hidden)
-    model = keras.Model(inputs, outputs)
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            *map(make_mixture, permutations),
+            keras.layers.Dense(1, kernel_initializer="zeros"),
+        ]
+    )
     warm_up = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.0, 0.1])
     adam = keras.optimizers.Adam(warm_up)
     model.compile(keras_comet.LocalSearchOptimizer(adam, 100), loss="mse")
