@@ -143,14 +143,8 @@ class ExpertPermutation(keras.layers.Layer):
         # Expert e takes the output i with assignment[i] == e.
         assignment = tf.convert_to_tensor(self.assignment)
         known = tf.get_static_value(assignment)
-<<<<<<< HEAD
         if known is not None and is_identity(known):
             permuted = tf.reduce_sum(selector_weights, axis=-2)
-=======
-        inverses: Iterable[Any]
-        if known is None:
-            inverses = map(tf.math.invert_permutation, tf.unstack(assignment))
->>>>>>> w1
         else:
             inverses = (
                 map(tf.math.invert_permutation, tf.unstack(assignment))
