@@ -10,7 +10,7 @@ from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
 
 # Programs of their own, written for Keras 3.
-collect_ignore = [] if KERAS_3 else ["benchmarks", "examples"]
+collect_ignore = [] if KERAS_3 else ["benchmarks", "examples", "studies"]
 
 
 @pytest.fixture(autouse=True)
