@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import keras_comet
 from keras_comet import datasets
@@ -18,6 +19,7 @@ from studies.protocol import Run
 from studies.records import Record
 from studies.scores import score
 from studies.scores import total_loss
+from studies.study import Objective
 from studies.study import Study
 
 PATIENCE = 5
@@ -175,10 +177,39 @@ def _compile(
     objectives = [each for each in study.objectives if each.task in tasks]
     model.compile(
         optimizer,
-        loss={each.task: _KERAS_LOSSES[each.kind] for each in objectives},
+        loss={each.task: make_loss(each) for each in objectives},
         loss_weights={each.task: each.weight for each in objectives},
         steps_per_execution=_STEPS_PER_EXECUTION,
     )
+
+
+def make_loss(objective: Objective) -> Any:
+    """Makes a Keras loss that is a mean over the rows with a label.
+
+    Args:
+        objective: `Objective`.
+
+    Returns:
+        The name of a loss, or a function of labels and predictions.
+    """
+    if objective.missing is None:
+        return _KERAS_LOSSES[objective.kind]
+    of_row = keras.losses.get(_KERAS_LOSSES[objective.kind])
+
+    def loss(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
+        is_missing = (
+            tf.math.is_nan(labels)
+            if math.isnan(objective.missing)
+            else tf.equal(labels, objective.missing)
+        )
+        labels = tf.where(is_missing, tf.zeros_like(labels), labels)
+        counts = tf.cast(~tf.reshape(is_missing, [-1]), tf.float32)
+        losses = tf.reshape(of_row(labels, predictions), [-1])
+        return tf.math.divide_no_nan(
+            tf.reduce_sum(losses * counts), tf.reduce_sum(counts)
+        )
+
+    return loss
 
 
 def _loss(

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_comet
 from keras_comet import datasets
@@ -9,6 +10,7 @@ from studies.study import Arm
 from studies.study import Objective
 from studies.study import Study
 from studies.training import BestWeights
+from studies.training import make_loss
 from studies.training import train
 
 
@@ -47,11 +49,9 @@ def test_best_weights_survive_losses_that_are_not_numbers(line):
 
 
 def test_train_fills_a_record():
-    data = datasets.synthetic_multitask(200, num_tasks=1, num_features=4)
+    data = datasets.synthetic_multitask(200, num_features=4)
     columns = {
-        name: datasets.Split(
-            {"x": split.features["x"]}, {"task_0": split.labels["task_0"]}
-        )
+        name: datasets.Split({"x": split.features["x"]}, split.labels)
         for name, split in (
             ("train", data.train),
             ("validation", data.validation),
@@ -65,8 +65,12 @@ def test_train_fills_a_record():
             keras_comet.StackedDenseExperts(arm.num_experts, 3),
             arm.make_gate(),
         )
-        output = keras.layers.Dense(1, "sigmoid")(mixture(x))
-        return {("task_0",): keras.Model({"x": x}, {"task_0": output})}
+        mixed = mixture(x)
+        outputs = {
+            "task_0": keras.layers.Dense(1, "sigmoid", name="task_0")(mixed),
+            "task_1": keras.layers.Dense(1, name="task_1")(mixed),
+        }
+        return {("task_0", "task_1"): keras.Model({"x": x}, outputs)}
 
     study = Study(
         name="toy",
@@ -74,13 +78,26 @@ def test_train_fills_a_record():
             "toy", **columns, vocabularies={}
         ),
         make_models=make_models,
-        objectives=[Objective("task_0", "binary")],
+        objectives=[
+            Objective("task_0", "binary"),
+            Objective("task_1", "regression", missing=float("nan")),
+        ],
         arms={"top_k": Arm(4, lambda: keras_comet.TopKGate(4, k=3))},
         batch_size=32,
     )
     record = train(study, Run("top_k", 1e-2, 1), smoke=True)
     assert (record.study, record.arm, record.seed) == ("toy", "top_k", 1)
     assert record.epochs == 2
-    assert 0.0 < record.test_loss < 2.0
+    assert 0.0 < record.test_loss < 4.0
     assert (record.cardinality, record.within_k) == (3.0, 0.0)
     assert 0 <= record.dead_experts <= 1
+
+
+def test_loss_of_missing_labels_is_a_mean_over_the_others():
+    objective = Objective("a", "regression", missing=float("nan"))
+    labels = np.array([[1.0], [np.nan], [4.0]], "float32")
+    loss = make_loss(objective)(tf.constant(labels), tf.zeros((3, 1)))
+    assert float(loss) == (1.0 + 16.0) / 2
+    assert (
+        float(make_loss(objective)(tf.constant(labels[1:2]), tf.zeros(1))) == 0
+    )
