@@ -36,6 +36,7 @@ KERAS_3_ONLY = [
     "ops",
     "regularizers",
     "source_test.py",
+    "studies",
 ]
 collect_ignore = [] if KERAS_3 else KERAS_3_ONLY
 

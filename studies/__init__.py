@@ -1,0 +1,1 @@
+"""Comparisons of gates by one protocol, and older research programs."""
