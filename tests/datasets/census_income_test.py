@@ -9,6 +9,7 @@ import pytest
 
 from keras_comet.datasets import census_income
 from keras_comet.datasets import fetch
+from tests.datasets.placing import place_by_the_command_of_the_error
 
 module = importlib.import_module("keras_comet.datasets.census_income")
 
@@ -168,6 +169,7 @@ def test_census_row_of_another_width_is_refused(
 
 @pytest.mark.network
 def test_census_real_data_has_the_published_counts(tmp_path: Path) -> None:
+    place_by_the_command_of_the_error(census_income, tmp_path)
     data = census_income(cache_dir=tmp_path)
     assert data.train.num_rows + data.validation.num_rows == 199_523
     assert data.test.num_rows == 99_762

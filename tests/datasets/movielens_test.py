@@ -8,6 +8,7 @@ from keras_comet.datasets import Split
 from keras_comet.datasets import fetch
 from keras_comet.datasets import movielens
 from keras_comet.datasets import movielens_100k
+from tests.datasets.placing import place_by_the_command_of_the_error
 
 NUM_ITEMS = 40
 # User 1 rated more than half of the items: fewer unseen ones than ratings.
@@ -194,6 +195,7 @@ def test_movielens_unexpected_ratings_raise(
 
 @pytest.mark.network
 def test_movielens_real_data_has_the_published_counts(tmp_path: Path) -> None:
+    place_by_the_command_of_the_error(movielens_100k, tmp_path)
     data = movielens_100k(cache_dir=tmp_path)
     sizes = [data.train.num_rows, data.validation.num_rows, data.test.num_rows]
     assert sizes == [157_500, 22_500, 20_000]
