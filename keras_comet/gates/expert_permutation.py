@@ -142,6 +142,7 @@ class ExpertPermutation(keras.layers.Layer):
         # Expert e takes the output i with assignment[i] == e.
         assignment = tf.convert_to_tensor(self.assignment)
         known = tf.get_static_value(assignment)
+        inverses: Iterable[Any]
         if known is None:
             inverses = map(tf.math.invert_permutation, tf.unstack(assignment))
         else:

@@ -61,11 +61,11 @@ class RoutingTracker(keras.layers.Layer):
                 tf.cast(routing_weights, tf.float32), [-1, self.num_experts]
             )
         )
-        usage = batch_mean(rows, axis=0)
+        usage = tf.reduce_mean(rows, axis=0)
         cardinality, usage = static_cond(
             tf.reduce_all(tf.math.is_finite(usage)),
-            lambda: (_count_rows(rows), usage),
-            lambda: _leave_out_bad(rows),
+            lambda: (tf.reduce_mean(self._one_hot(rows), axis=0), usage),
+            lambda: self._leave_out_bad(rows),
         )
         for average, value in (
             (self.recent_cardinality, cardinality),
@@ -73,6 +73,19 @@ class RoutingTracker(keras.layers.Layer):
         ):
             recent = tf.convert_to_tensor(average)
             average.assign(recent + (1.0 - _MOMENTUM) * (value - recent))
+
+    def _leave_out_bad(self, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns cardinality and usage, for an empty batch as well."""
+        is_finite = tf.reduce_all(tf.math.is_finite(rows), axis=-1)
+        rows = tf.where(is_finite[:, tf.newaxis], rows, 0.0)
+        cardinality = batch_mean(self._one_hot(rows), axis=0)
+        return cardinality, batch_mean(rows, axis=0)
+
+    def _one_hot(self, rows: tf.Tensor) -> tf.Tensor:
+        """Marks the cardinality of each row; a row of zeros has none."""
+        # For weights that are not negative, the cheapest way to count.
+        cardinality = tf.reduce_sum(tf.sign(rows), axis=-1)
+        return tf.one_hot(tf.cast(cardinality, tf.int32) - 1, self.num_experts)
 
     def statistics(self, cap: int) -> dict[str, float]:
         """Describes recent rows in a few numbers.
@@ -102,27 +115,6 @@ class RoutingTracker(keras.layers.Layer):
             "normalized_entropy": _normalized_entropy(usage),
             "least_usage": float(usage.min()),
         }
-
-
-def _count_rows(rows: tf.Tensor) -> tf.Tensor:
-    """Returns the shares of rows with 1, 2, ... weights above zero."""
-    num_experts = rows.shape[-1]
-    # For weights that are not negative, this is the cheapest way to count.
-    cardinality = tf.cast(tf.reduce_sum(tf.sign(rows), axis=-1), tf.int32)
-    num_rows = tf.shape(rows)[0]
-    # A row of zeros counts nowhere.
-    return tf.math.unsorted_segment_sum(
-        tf.fill([num_rows], 1.0 / tf.cast(tf.maximum(num_rows, 1), tf.float32)),
-        cardinality - 1,
-        num_experts,
-    )
-
-
-def _leave_out_bad(rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns cardinality and usage, without rows that are not finite."""
-    is_finite = tf.reduce_all(tf.math.is_finite(rows), axis=-1)
-    rows = tf.where(is_finite[:, tf.newaxis], rows, 0.0)
-    return _count_rows(rows), batch_mean(rows, axis=0)
 
 
 def _read_shares(average: Any) -> np.ndarray[Any, Any]:
