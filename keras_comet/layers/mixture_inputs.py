@@ -33,8 +33,7 @@ def _check_pair(inputs: Any) -> Any:
     if len(inputs) != 2:
         raise ValueError(
             "A mixture takes `features` or `(features, routing_inputs)`. "
-            f"Received: {len(inputs)} inputs. Concatenate features into one "
-            "tensor first."
+            f"Received: {len(inputs)} inputs. Concatenate features first."
         )
     return inputs
 

@@ -20,10 +20,9 @@ class MixtureOfExperts(ExpertMixture):
     layer sends rows to experts and adds up what comes back. With sparse
     dispatch an expert sees only the rows routed to it, and is not called if
     there are none; no row is dropped, and no row's result depends on the
-    others. Dense dispatch computes every expert on every row. Both give the
-    same result. (An expert that normalizes over its batch, such as
-    `BatchNormalization`, sees the routed rows only while training, and is
-    exact again at inference.)
+    others. Dense dispatch computes every expert on every row; the result is
+    the same. (`BatchNormalization` in an expert sees the routed rows only
+    while training, and is exact again at inference.)
 
     Args:
         experts: list of Keras layers or models with equal output shapes, or

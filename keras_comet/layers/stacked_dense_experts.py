@@ -17,10 +17,9 @@ from keras_comet.ops.stacked_experts import apply_routed
 class StackedDenseExperts(keras.layers.Layer):
     """n equal multi-layer perceptrons, each layer one stack of kernels.
 
-    Expert e computes `h <- activation(h W[e] + b[e])` for each layer. It
-    does what n small `Sequential` models do, with two variables a layer
-    instead of 2n, so that it is traced, saved and updated faster. Give it to
-    a mixture in place of a list of experts.
+    Expert e computes `h <- activation(h W[e] + b[e])` for each layer. In a
+    mixture it does what a list of n `Sequential` models does, with two
+    variables a layer instead of 2n: it is traced, saved and updated faster.
 
     Args:
         num_experts: int. Number of experts, at least 1.

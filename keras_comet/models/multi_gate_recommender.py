@@ -192,7 +192,7 @@ class MultiGateRecommender(keras.Model):
         }
 
     def build(self, input_shape: Any = None) -> None:
-        if self.built:
+        if self.mixture.built:
             return
         width = 0
         for feature in self.features.values():
