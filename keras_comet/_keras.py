@@ -20,6 +20,7 @@ __all__ = [
     "KERAS_3",
     "aggregation",
     "flatten_layers",
+    "keep_frozen",
     "keras",
     "serializable",
     "tf_variable",
@@ -85,6 +86,21 @@ def aggregation(name: str) -> Any:
 def flatten_layers(layer: Any) -> list[Any]:
     """Lists a layer or model and every layer inside it, at any depth."""
     return list(layer._flatten_layers(include_self=True, recursive=True))
+
+
+def keep_frozen(layer: Any) -> None:
+    """Freezes what is inside of frozen layers, after a layer was built.
+
+    A layer made with `trainable=False`, as by `load_model`, passes that on to
+    its variables but not to the layers inside, which Keras 3 would train.
+
+    Args:
+        layer: layer or model.
+    """
+    for frozen in flatten_layers(layer):
+        if not frozen.trainable:
+            for inside in flatten_layers(frozen):
+                inside.trainable = False
 
 
 def tf_variable(variable: Any) -> Any:

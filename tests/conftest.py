@@ -1,16 +1,61 @@
-"""Fixes what tests share: the seed, the session and the dtype policy."""
+"""Fixes what tests share, sorts tests by cost, and bounds their time."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# XLA compiles for correctness here: a quarter of the time of such tests.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
+import gc
+import time
+
+import hypothesis
 import pytest
 
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
+from tests.cost import mark_by_cost
+from tests.cost import rank
 
-# Programs of their own, written for Keras 3.
-collect_ignore = [] if KERAS_3 else ["benchmarks", "examples", "studies"]
+# A longer test needs the marker `slow`: seconds, with the set-up that is its
+# own, and without the one that it shares with others, which has its own limit.
+LONGEST_TEST = 20.0
+LONGEST_SHARED_SETUP = 60.0
+
+# What is the same in both Kerases, and so runs in Keras 3 alone: code without
+# Keras, rules about text, and programs that choose a Keras themselves.
+KERAS_3_ONLY = [
+    "benchmarks",
+    "datasets",
+    "examples",
+    "guarantees_test.py",
+    "keras_test.py",
+    "metrics/permutation_distance_test.py",
+    "metrics/routing_statistics_test.py",
+    "models/tfrs_test.py",
+    "ops",
+    "regularizers",
+    "source_test.py",
+    "studies",
+]
+collect_ignore = [] if KERAS_3 else KERAS_3_ONLY
+
+_STARTED = pytest.StashKey[tuple[float, float]]()
+
+hypothesis.settings.register_profile(
+    "ci",
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile(
+    "thorough",
+    parent=hypothesis.settings.get_profile("ci"),
+    max_examples=1000,
+    derandomize=False,
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +65,54 @@ def fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        mark_by_cost(item)
+    items.sort(key=rank)
+
+
+def pytest_collection_finish():
+    # What was imported is never garbage: collections need not look at it.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item, nextitem):
+    item.stash[_STARTED] = _clocks()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Fails a test that is too long and not marked so.
+
+    The lesser of wall time and CPU time counts, that of ended children
+    included: a busy machine prolongs the one, a second core the other.
+    """
+    report = yield
+    shared = item.get_closest_marker("xdist_group")
+    if call.when == "call" or (call.when == "setup" and shared):
+        seconds = min(
+            now - then
+            for now, then in zip(_clocks(), item.stash[_STARTED], strict=True)
+        )
+        limit = LONGEST_TEST if call.when == "call" else LONGEST_SHARED_SETUP
+        slow = item.get_closest_marker("slow")
+        if report.passed and seconds > limit and not slow:
+            report.outcome = "failed"
+            report.longrepr = (
+                f"{item.nodeid}: {call.when} took {seconds:.0f} s, and may "
+                f"take {limit:.0f} s. Make it shorter, or mark it `slow`."
+            )
+        item.stash[_STARTED] = _clocks()
+    return report
+
+
+def _clocks():
+    times = os.times()
+    cpu = times.user + times.system + times.children_user
+    return time.monotonic(), cpu + times.children_system

@@ -1,10 +1,51 @@
 """Which Keras is chosen, and what is said when none can be."""
 
+import json
+
 import pytest
 
 from tests.helpers import run_script
 
 IMPORT = "import keras_comet; print(keras_comet._keras.keras.__version__[0])"
+
+# What goes wrong -> the environment, and what comes before the import.
+MISTAKES = {
+    "no tensorflow": ({}, "sys.modules['tensorflow'] = None"),
+    "no tf_keras": (
+        {"TF_USE_LEGACY_KERAS": "1"},
+        "sys.modules['tf_keras'] = None",
+    ),
+    "too late": (
+        {},
+        "import tensorflow as tf; tf.keras.layers.Layer;"
+        "os.environ['TF_USE_LEGACY_KERAS'] = '1'",
+    ),
+}
+
+# Children of one process, as importing TensorFlow takes longest.
+SCRIPT = """
+import json
+import os
+import sys
+
+import tensorflow
+
+for environment, before in json.loads(sys.argv[1]):
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        os.environ.update(environment)
+        try:
+            exec(before)
+            import keras_comet
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    print(os.waitstatus_to_exitcode(status), file=sys.stderr)
+    print("END", file=sys.stderr)
+"""
 
 
 @pytest.mark.parametrize(("legacy", "version"), [("1", "2"), ("0", "3")])
@@ -21,25 +62,30 @@ def test_another_backend_gives_a_clear_error(backend):
     assert repr(backend) in finished.stderr
 
 
+@pytest.fixture(scope="module")
+def errors():
+    """What each mistake makes Python say, and the exit status after it."""
+    finished = run_script(
+        SCRIPT, json.dumps(list(MISTAKES.values())), TF_USE_LEGACY_KERAS="0"
+    )
+    assert finished.returncode == 0, finished.stderr
+    errors = finished.stderr.split("END\n")
+    assert errors.pop() == ""
+    return dict(zip(MISTAKES, errors, strict=True))
+
+
 @pytest.mark.parametrize(
-    ("module", "legacy", "remedy"),
+    ("mistake", "remedy"),
     [
-        ("tensorflow", "0", "pip install 'tensorflow"),
-        ("tf_keras", "1", "pip install tf_keras"),
+        ("no tensorflow", "pip install 'tensorflow"),
+        ("no tf_keras", "pip install tf_keras"),
     ],
 )
-def test_missing_package_gives_the_command(module, legacy, remedy):
-    script = f"import sys; sys.modules[{module!r}] = None\n{IMPORT}"
-    finished = run_script(script, TF_USE_LEGACY_KERAS=legacy)
-    assert finished.returncode != 0
-    assert remedy in finished.stderr
+def test_missing_package_gives_the_command(errors, mistake, remedy):
+    assert errors[mistake].endswith("\n1\n")
+    assert remedy in errors[mistake]
 
 
-def test_environment_changed_too_late_gives_a_clear_error():
-    script = (
-        "import os, tensorflow as tf; tf.keras.layers.Layer\n"
-        f"os.environ['TF_USE_LEGACY_KERAS'] = '1'\n{IMPORT}"
-    )
-    finished = run_script(script, TF_USE_LEGACY_KERAS="0")
-    assert finished.returncode != 0
-    assert "before TensorFlow is imported" in finished.stderr
+def test_environment_changed_too_late_gives_a_clear_error(errors):
+    assert errors["too late"].endswith("\n1\n")
+    assert "before TensorFlow is imported" in errors["too late"]

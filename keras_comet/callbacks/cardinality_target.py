@@ -1,25 +1,27 @@
 """Steers gates to a cap on the experts per row that holds by a deadline."""
 
+import contextlib
 import math
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
-from keras_comet.gates.observation import unique_labels
+from keras_comet.callbacks.next_train_step import run_next_train_step_within
+from keras_comet.gates.capture import unique_labels
 from keras_comet.gates.smooth_step_gate import SmoothStepGate
 
-# Updates until the deadline; each reads two small variables of every gate.
+# Updates until the deadline; each reads a few small variables of every gate.
 _NUM_UPDATES = 100
 
 # Soft routing for longer trains better experts, up to where so little is left
 # to the end that experts starve as it narrows.
 _PATH_POWER = 0.25
 
-# Speed at which the logarithm of the width answers to an error. The error
+# Speed at which the logarithm of the width answers to an error. The excess
 # falls from 1 to 0 over about two decades of width, a slope of 0.2, so that
 # it follows its path with a lag of 1 / (0.2 * 100), a twentieth of the way.
 _GAIN = 100.0
@@ -27,34 +29,35 @@ _GAIN = 100.0
 # At most a factor of e in one update, however short the training is.
 _LARGEST_MOVE = 1.0
 
-_SMALLEST_WIDTH = 1e-9
-_LARGEST_WIDTH = 1e9
+_SMALLEST_SCALE = 1e-9
+_LARGEST_SCALE = 1e9
 
 # An expert with less than this part of an even share starves.
 _STARVING = 0.1
 
 # Weight of the load balance penalty while an expert gets nothing at all.
-_LARGEST_PRESSURE = 0.2
+_LARGEST_AUX_LOSS_WEIGHT = 0.2
 
 
 class CardinalityTarget(keras.callbacks.Callback):
     """Makes every row use at most `cap` experts by a step or epoch named.
 
     For the gates with smooth-steps, `COMETGate` and `DSelectKGate`, however
-    many of them the model has. There is nothing to tune: the width of the
-    smooth-steps shrinks as fast as the cardinality that training shows needs
-    it to, from soft routing over all experts to hard routing at the deadline,
-    which nothing has to jump to as it is the limit of a vanishing width.
+    many of them the model has. There is nothing to tune: the smooth-steps
+    narrow as fast as the cardinality that training shows needs them to, from
+    soft routing over all experts to hard routing at the deadline. As hard
+    routing is the limit of a vanishing width, nothing jumps there.
 
     With c the number of experts of a row, the excess is the mean of
     `max(log(c / cap), 0) / log(num_experts / cap)`: 1 while every row uses
     all experts, 0 as soon as none uses too many. With t the time over the
-    deadline, the excess is to be `p = (1 - t)^(1/4)`, and the width w follows
-    `d log(w) / dt = -100 (excess - p)`: narrower when there is too much,
-    wider when the gate saturates too early, so that splits which would have
-    lost their gradient get one again. It starts at the gate's `gamma`. At the
-    deadline w becomes 0. Splits have no gradient from then on; what weighs
-    the selected experts, and the experts, train on.
+    deadline, the excess is to be `p = (1 - t)^(1/4)`, and `gamma_scale`, the
+    width over the gate's `gamma`, follows
+    `d log(gamma_scale) / dt = -100 (excess - p)`: narrower when there is too
+    much, wider when the gate saturates too early, so that splits which would
+    have lost their gradient get one again. At the deadline it becomes 0.
+    Splits have no gradient from then on; what weighs the selected experts,
+    and the experts, train on.
 
     Experts that starve, with less than a tenth of an even share, are brought
     back by a load balance penalty. Its weight is 0.2 times what the least
@@ -63,9 +66,15 @@ class CardinalityTarget(keras.callbacks.Callback):
     batch, so that the gradient of all splits is exactly zero, is reported by
     a warning.
 
-    All state that training depends on is in variables of the gates, and saved
-    with them. In a custom loop, call `set_model(model)` before the training
-    step is traced, and `update(position)` after each step.
+    All that training depends on is in two variables of each gate, which are
+    saved with it: `gamma_scale`, and `aux_loss_weight`, the weight of the
+    penalty. `fit` has the latter on within training steps only: it is 0
+    whenever a callback or validation runs, and after the training, however
+    that ended.
+
+    In a custom loop, call `set_model(model)` before it, `update(position)`
+    after each step, which leaves the penalty on for the next one, and
+    `on_train_end()` in a `finally`.
 
     Args:
         by_epoch: float. Number of epochs after which the cap holds. The steps
@@ -139,12 +148,15 @@ class CardinalityTarget(keras.callbacks.Callback):
         self.history: list[dict[str, Any]] = []
         self._deadline = deadline
         self._gates: list[SmoothStepGate] = []
+        # By the identity of the gate.
+        self._aux_loss_weights: dict[int, float] = {}
         self._held_since: dict[int, float] = {}
         self._position = 0.0
         self._moment: int | None = None
         self._epoch_begins_at = 0.0
         self._steps_per_epoch: int | None = None
         self._batch = 0
+        self._next_train_step: Any = None
 
     def set_model(self, model: Any) -> None:
         super().set_model(model)
@@ -166,15 +178,10 @@ class CardinalityTarget(keras.callbacks.Callback):
                     f"selectors. Received: cap={self.cap}, gate "
                     f"{gate.name!r} with k={gate.k}. Lower the gate's k."
                 )
-        steered = all(gate.is_steered for gate in self._gates)
-        for gate in self._gates:
-            gate.is_steered = True
-        # A training step that was traced before records nothing.
-        if not steered and getattr(model, "train_function", None) is not None:
-            model.make_train_function(force=True)
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._moment = None
+        self._aux_loss_weights.clear()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch_begins_at = float(
@@ -185,54 +192,52 @@ class CardinalityTarget(keras.callbacks.Callback):
         steps = (self.params or {}).get("steps")
         self._steps_per_epoch = steps or self._steps_per_epoch
         # The start, or where a saved training stopped.
-        self.update(self._epoch_begins_at)
+        self._advance(self._epoch_begins_at)
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        train_function = self.model.train_function
+        if train_function is None:
+            # A loop of the user's own, which calls the hooks.
+            self._assign_aux_loss_weights()
+        elif (
+            any(self._aux_loss_weights.values())
+            and train_function is not self._next_train_step
+        ):
+            self._next_train_step = run_next_train_step_within(
+                self.model, self._aux_losses()
+            )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._batch = batch
         if self.by_epoch is None:
-            self.update(self._epoch_begins_at + batch + 1)
+            self._advance(self._epoch_begins_at + batch + 1)
         elif self._steps_per_epoch:
             part = (batch + 1) / self._steps_per_epoch
-            self.update(self._epoch_begins_at + part)
+            self._advance(self._epoch_begins_at + part)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._steps_per_epoch = self._batch + 1
         if self.by_epoch is not None:
-            self.update(epoch + 1.0)
+            self._advance(epoch + 1.0)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._aux_loss_weights.clear()
+        self._assign_aux_loss_weights()
 
     def update(self, position: float) -> None:
         """Steers the gates, a hundred times on the way to the deadline.
+
+        For custom loops; `fit` and `Trainer` need no call.
 
         Args:
             position: float. Epochs or optimizer steps done, as the deadline
                 is counted.
         """
-        last = self._moment
-        moment = min(
-            int(_NUM_UPDATES * position / self._deadline), _NUM_UPDATES
-        )
-        if moment == last:
-            return
-        self._moment = moment
-        self._position = position
-        elapsed = 0 if last is None else (moment - last) / _NUM_UPDATES
-        gates = [gate for gate in self._gates if gate.built]
-        for gate in gates:
-            self._steer(gate, elapsed)
-        self.history.append(
-            {
-                "position": position,
-                "gates": {
-                    label: self.describe(gate)
-                    for label, gate in zip(
-                        unique_labels(gates), gates, strict=True
-                    )
-                },
-            }
-        )
+        if self._advance(position):
+            self._assign_aux_loss_weights()
 
     def describe(self, gate: SmoothStepGate) -> dict[str, float]:
-        """What one gate is to do, and what it did on recent training rows.
+        """Says what one gate is to do, and what it did on recent training rows.
 
         Args:
             gate: a gate of the model.
@@ -247,98 +252,134 @@ class CardinalityTarget(keras.callbacks.Callback):
             began to hold for good, NaN while it does not.
         """
         cap = self._cap_of(gate)
-        shares = _read_shares(gate.recent_cardinality)
-        usage = _read_shares(gate.recent_usage)
-        counts = np.arange(1, gate.num_experts + 1)
-        excess = _wanted_excess(self._position / self._deadline)
+        measured = gate.routing_tracker.statistics(cap)
+        wanted = _wanted_excess(self._position / self._deadline)
         return {
-            "target_cardinality": cap * (gate.num_experts / cap) ** excess,
-            "training_cardinality": float(shares @ counts),
-            "training_within_cap": float(shares[:cap].sum()),
-            "training_entropy": _normalized_entropy(usage),
+            "target_cardinality": cap * (gate.num_experts / cap) ** wanted,
+            "training_cardinality": measured["cardinality"],
+            "training_within_cap": measured["within_cap"],
+            "training_entropy": measured["normalized_entropy"],
             "gamma_scale": _read(gate.gamma_scale),
-            "aux_loss_weight": _read(gate.aux_loss_weight),
+            "aux_loss_weight": self._aux_loss_weights.get(id(gate), 0.0),
             "held_since": self._held_since.get(id(gate), math.nan),
         }
 
-    def _cap_of(self, gate: SmoothStepGate) -> int:
-        return min(self.cap or gate.k, gate.num_experts)
+    def _advance(self, position: float) -> bool:
+        """Steers the gates, if another hundredth of the way is done."""
+        last = self._moment
+        moment = min(
+            int(_NUM_UPDATES * position / self._deadline), _NUM_UPDATES
+        )
+        if moment == last:
+            return False
+        self._moment = moment
+        self._position = position
+        elapsed = 0.0 if last is None else (moment - last) / _NUM_UPDATES
+        gates = self._built_gates()
+        for gate in gates:
+            self._steer(gate, elapsed)
+        labels = unique_labels(gates)
+        self.history.append(
+            {
+                "position": position,
+                "gates": {
+                    label: self.describe(gate)
+                    for label, gate in zip(labels, gates, strict=True)
+                },
+            }
+        )
+        return True
 
     def _steer(self, gate: SmoothStepGate, elapsed: float) -> None:
         cap = self._cap_of(gate)
-        shares = _read_shares(gate.recent_cardinality)
-        width = _read(gate.gamma_scale)
         progress = self._position / self._deadline
-        within_cap = float(shares[:cap].sum())
+        measured = gate.routing_tracker.statistics(cap)
+        scale = _read(gate.gamma_scale)
+        # Averages still include batches of before the deadline.
+        is_held = progress >= 1.0 or measured["within_cap"] >= self.share
         if progress >= 1.0:
-            # The records look back on batches of before.
-            within_cap = 1.0
-            if width > 0.0:
-                gate.gamma_scale.assign(0.0)
-        elif width > 0.0 and cap < gate.num_experts and shares[0] >= 0.0:
-            self._report_saturated(gate, width, shares)
-            error = _excess(shares, cap) - _wanted_excess(progress)
-            if within_cap >= self.share:
+            gate.gamma_scale.assign(0.0)
+        elif cap < gate.num_experts and not math.isnan(measured["excess"]):
+            if scale == 1.0:
+                _warn_if_saturated(gate)
+            error = measured["excess"] - _wanted_excess(progress)
+            if is_held:
                 error = min(error, 0.0)
-            move = np.clip(
-                _GAIN * elapsed * error, -_LARGEST_MOVE, _LARGEST_MOVE
-            )
-            gate.gamma_scale.assign(
-                np.clip(
-                    width * math.exp(-move), _SMALLEST_WIDTH, _LARGEST_WIDTH
-                )
-            )
-        least = _read_shares(gate.recent_usage).min() * gate.num_experts
-        pressure = 0.0
-        # Only splits can bring experts back, and need their gradient for it.
-        if progress < 1.0 and least < _STARVING:
-            pressure = _LARGEST_PRESSURE * (1.0 - least / _STARVING)
-        gate.aux_loss_weight.assign(pressure)
-        if within_cap >= self.share:
+            gate.gamma_scale.assign(_narrow(scale, elapsed * error))
+        self._aux_loss_weights[id(gate)] = _aux_loss_weight(
+            measured["least_usage"] * gate.num_experts, progress
+        )
+        if is_held:
             self._held_since.setdefault(id(gate), self._position)
         else:
             self._held_since.pop(id(gate), None)
 
-    def _report_saturated(
-        self, gate: SmoothStepGate, width: float, shares: np.ndarray
-    ) -> None:
-        # Before it was steered; every row has been counted since the start.
-        if width == 1.0 and shares[gate.k :].sum() == 0.0:
-            warnings.warn(
-                f"From the first batch on no row of gate {gate.name!r} used "
-                f"more than k={gate.k} of {gate.num_experts} experts: every "
-                "split is saturated, and the gradient of all of them is "
-                f"exactly zero. Received: gamma={gate.gamma}. The target "
-                "widens the smooth-steps until they have one. To start there, "
-                "raise `gamma`, normalize the routing inputs, or leave "
-                "`kernel_initializer` unset.",
-                stacklevel=2,
+    def _cap_of(self, gate: SmoothStepGate) -> int:
+        return min(self.cap or gate.k, gate.num_experts)
+
+    @contextlib.contextmanager
+    def _aux_losses(self) -> Iterator[None]:
+        """Has the load balance penalty on meanwhile."""
+        try:
+            self._assign_aux_loss_weights()
+            yield
+        finally:
+            for gate in self._built_gates():
+                gate.aux_loss_weight.assign(0.0)
+
+    def _assign_aux_loss_weights(self) -> None:
+        for gate in self._built_gates():
+            gate.aux_loss_weight.assign(
+                self._aux_loss_weights.get(id(gate), 0.0)
             )
+
+    def _built_gates(self) -> list[SmoothStepGate]:
+        return [gate for gate in self._gates if gate.built]
+
+
+def _wanted_excess(progress: float) -> float:
+    """Returns the path: many experts a row for long, and few late."""
+    return max(1.0 - progress, 0.0) ** _PATH_POWER
+
+
+def _narrow(scale: float, error: float) -> float:
+    """Returns a scale of gamma that answers to an error, integrated in time.
+
+    Hard routing, a scale of 0, stays.
+    """
+    move = min(max(_GAIN * error, -_LARGEST_MOVE), _LARGEST_MOVE)
+    if scale == 0.0:
+        return 0.0
+    return min(max(scale * math.exp(-move), _SMALLEST_SCALE), _LARGEST_SCALE)
+
+
+def _aux_loss_weight(least_share: float, progress: float) -> float:
+    """Weighs the load balance penalty, by what the least used expert gets.
+
+    Args:
+        least_share: float. Its usage relative to an even one; may be NaN.
+        progress: float. Time over the deadline.
+    """
+    # Only splits can bring experts back, and need their gradient for it.
+    if progress < 1.0 and least_share < _STARVING:
+        return _LARGEST_AUX_LOSS_WEIGHT * (1.0 - least_share / _STARVING)
+    return 0.0
+
+
+def _warn_if_saturated(gate: SmoothStepGate) -> None:
+    # As the scale is that of the start, averages go back to the first row.
+    if gate.routing_tracker.statistics(gate.k)["excess"] == 0.0:
+        warnings.warn(
+            f"From the first batch on no row of gate {gate.name!r} used "
+            f"more than k={gate.k} of {gate.num_experts} experts: every "
+            "split is saturated, and the gradient of all of them is "
+            f"exactly zero. Received: gamma={gate.gamma}. The target "
+            "widens the smooth-steps until they have one. To start there, "
+            "raise `gamma`, normalize the routing inputs, or leave "
+            "`rescale_inputs` on.",
+            stacklevel=2,
+        )
 
 
 def _read(variable: Any) -> float:
     return float(tf.convert_to_tensor(variable))
-
-
-def _read_shares(variable: Any) -> np.ndarray:
-    """Shares that sum to one; NaN if nothing was recorded yet."""
-    values = tf.convert_to_tensor(variable).numpy().astype("float64")
-    total = values.sum()
-    return values / total if total > 0.0 else np.full_like(values, np.nan)
-
-
-def _wanted_excess(progress: float) -> float:
-    """The path: experts learn from many rows first, and from few late."""
-    return max(1.0 - progress, 0.0) ** _PATH_POWER
-
-
-def _excess(shares: np.ndarray, cap: int) -> float:
-    counts = np.arange(1, len(shares) + 1)
-    over = np.maximum(np.log(counts / cap), 0.0) / np.log(len(shares) / cap)
-    return float(shares @ over)
-
-
-def _normalized_entropy(usage: np.ndarray) -> float:
-    positive = usage[usage != 0.0]
-    entropy = -np.sum(positive * np.log(positive))
-    return float(entropy / math.log(len(usage))) if len(usage) > 1 else 1.0

@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
-from keras_comet.callbacks.cardinality_target import CardinalityTarget
 from keras_comet.callbacks.usage_heatmap import to_image
 from keras_comet.callbacks.usage_heatmap import usage_heatmap
-from keras_comet.gates.observation import observe_routing
+from keras_comet.gates.base import Gate
+from keras_comet.gates.capture import capture_routing
 from keras_comet.gates.smooth_step_gate import SmoothStepGate
 from keras_comet.metrics import expert_usage
 from keras_comet.metrics import routing_statistics
@@ -30,13 +30,18 @@ class GateSparsityLogger(keras.callbacks.Callback):
     | `gates/<task>/expert_usage` | histogram of the experts' shares |
     | `gates/expert_usage` | image, tasks by experts |
 
-    `within_k` is there for gates that have a `k`. With a `CardinalityTarget`,
-    what it `describe`s of a gate is there as well: the cardinality that it
-    aims at beside the measured one, the width and pressure that it controls,
-    and since when the cap holds. The step is the number of
-    finished epochs. Point TensorBoard at `log_dir`; the same directory as
-    for `keras.callbacks.TensorBoard` shows both together. Training is not
-    changed in any way, and nothing is added to the compiled model.
+    `within_k` is there for gates that have a `k`. A gate with smooth-steps,
+    `COMETGate` or `DSelectKGate`, has more tags, of what it keeps itself:
+    `gamma_scale`, 1 at first and 0 for hard routing, and of recent training
+    rows, NaN before the first one, `training_cardinality`,
+    `training_within_k`, `training_entropy` (normalized, of the usage) and
+    `training_least_usage`. What a `CardinalityTarget` wants is in its
+    `history`.
+
+    The step is the number of finished epochs. Point TensorBoard at `log_dir`;
+    the same directory as for `keras.callbacks.TensorBoard` shows both
+    together. Training is not changed in any way, and nothing is added to the
+    compiled model.
 
     Args:
         log_dir: str or path. Directory of the logs.
@@ -44,8 +49,6 @@ class GateSparsityLogger(keras.callbacks.Callback):
             dict, list or tuple of them; or a `tf.data.Dataset` of inputs or
             of `(inputs, ...)`, of which the first batch is used.
         frequency: int. Epochs from one entry to the next. Defaults to `1`.
-        target: the `CardinalityTarget` of the same training, before this
-            callback in the list. Defaults to `None`.
 
     Attributes:
         history: list of dict `{task: {statistic: float}}`, one entry each
@@ -82,7 +85,6 @@ class GateSparsityLogger(keras.callbacks.Callback):
         log_dir: str | os.PathLike[str],
         inputs: Any,
         frequency: int = 1,
-        target: CardinalityTarget | None = None,
     ) -> None:
         super().__init__()
         if frequency < 1:
@@ -100,7 +102,6 @@ class GateSparsityLogger(keras.callbacks.Callback):
                 ) from error
         self.log_dir = os.fspath(log_dir)
         self.frequency = frequency
-        self.target = target
         self.history: list[dict[str, dict[str, float]]] = []
         self.steps: list[int] = []
         self._inputs = _first_batch(inputs)
@@ -127,24 +128,15 @@ class GateSparsityLogger(keras.callbacks.Callback):
         self._writer.close()
 
     def _log(self, step: int) -> None:
-        observed = observe_routing(self.model, self._inputs)
+        captured = capture_routing(self.model, self._inputs)
         usage = {
             task: expert_usage(weights).numpy()
-            for task, (_, weights) in observed.items()
+            for task, (_, weights) in captured.items()
         }
         statistics = {
-            task: {
-                name: float(value)
-                for name, value in routing_statistics(
-                    weights, k=getattr(gate, "k", None)
-                ).items()
-            }
-            for task, (gate, weights) in observed.items()
+            task: {**_measure(gate, weights), **_read_state(gate)}
+            for task, (gate, weights) in captured.items()
         }
-        if self.target is not None:
-            for task, (gate, _) in observed.items():
-                if isinstance(gate, SmoothStepGate):
-                    statistics[task].update(self.target.describe(gate))
         self.history.append(statistics)
         self.steps.append(step)
         self._write(step, statistics, usage)
@@ -164,6 +156,25 @@ class GateSparsityLogger(keras.callbacks.Callback):
                 tf.summary.histogram(f"gates/{task}/expert_usage", usage[task])
             tf.summary.image("gates/expert_usage", image[np.newaxis])
         self._writer.flush()
+
+
+def _measure(gate: Gate, weights: np.ndarray) -> dict[str, float]:
+    statistics = routing_statistics(weights, k=getattr(gate, "k", None))
+    return {name: float(value) for name, value in statistics.items()}
+
+
+def _read_state(gate: Gate) -> dict[str, float]:
+    """Reads what a gate with smooth-steps keeps of its training."""
+    if not isinstance(gate, SmoothStepGate):
+        return {}
+    recent = gate.routing_tracker.statistics(gate.k)
+    return {
+        "gamma_scale": float(tf.convert_to_tensor(gate.gamma_scale)),
+        "training_cardinality": recent["cardinality"],
+        "training_within_k": recent["within_cap"],
+        "training_entropy": recent["normalized_entropy"],
+        "training_least_usage": recent["least_usage"],
+    }
 
 
 def _first_batch(inputs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The callback that searches permutations while a model is fitted."""
+"""Callback that searches permutations while a model is fitted."""
 
 import os
 from typing import Any
@@ -16,10 +16,10 @@ class LocalSearch(keras.callbacks.Callback):
     """Searches the permutations of the gates inside of `Model.fit`.
 
     Every `interval` updates, while the search is on, takes one batch of
-    `search_data` and exchanges experts as long as that lowers the loss of
-    that batch (`LocalSearchOptimizer.search`). The model must be compiled
-    with a `LocalSearchOptimizer`. With the method `"sinkhorn"`, which
-    searches by itself, it only writes the logs.
+    `search_data` and swaps experts as long as that lowers the loss of that
+    batch (`LocalSearchOptimizer.search`). The model must be compiled with a
+    `LocalSearchOptimizer`. With the method `"sinkhorn"`, which searches by
+    itself, it only writes the logs. `Trainer` adds this callback by itself.
 
     Which batch is taken depends on the number of the update alone, so that a
     training that is resumed searches as an uninterrupted one does.
@@ -85,21 +85,14 @@ class LocalSearch(keras.callbacks.Callback):
         self.max_seconds = max_seconds
         self.log_dir = log_dir
         self.reports: dict[int, SearchReport] = {}
-        # Wrong arguments should not have to wait for fit() to be found.
-        SearchBatches(search_data, interval, search_steps=0)
+        self._batches = SearchBatches(search_data, interval)
         self._searcher: Any = None
-        self._batches: Any = None
         self._log: SearchLog | None = None
         self._step = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._searcher = Searcher(
             self.model, self.max_evaluations, self.max_seconds
-        )
-        self._batches = SearchBatches(
-            self.search_data,
-            self.interval,
-            self._searcher.optimizer.search_steps,
         )
         self._step = self._searcher.count_steps()
         if self.log_dir is not None:
@@ -108,7 +101,9 @@ class LocalSearch(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         optimizer = self._searcher.optimizer
         before, self._step = self._step, self._searcher.count_steps()
-        if not self._batches.is_due(before, self._step):
+        if self._step > optimizer.search_steps or not self._batches.is_due(
+            before, self._step
+        ):
             return
         report = None
         if optimizer.method == "exchange":
@@ -121,3 +116,4 @@ class LocalSearch(keras.callbacks.Callback):
         if self._log is not None:
             self._log.write(self._step, self._searcher.permutations, None)
             self._log.close()
+            self._log = None

@@ -4,20 +4,17 @@ import contextlib
 import io
 import os
 import uuid
-from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
-from keras_comet.export.fold import folding_permutations
+from keras_comet.export.frozen_state import find_constants
+from keras_comet.export.frozen_state import frozen_state
 from keras_comet.export.signature import call_by_names
 from keras_comet.export.signature import find_input_signature
 from keras_comet.export.signature import name_outputs
-from keras_comet.gates.expert_permutation import ExpertPermutation
-from keras_comet.gates.smooth_step_gate import SmoothStepGate
 
 
 def export_saved_model(
@@ -25,15 +22,15 @@ def export_saved_model(
     path: str | os.PathLike[str],
     hard_routing: bool = False,
     input_signature: Mapping[str, tf.TensorSpec] | None = None,
-    fold: bool = False,
 ) -> str | os.PathLike[str]:
     """Writes a model as a SavedModel for TensorFlow Serving.
 
     The SavedModel has one signature, `"serving_default"`: inference on a
     batch of any size. Inputs and outputs have names, one output for each
     task. It needs neither this package nor Keras to load, holds no Python
-    function, and serving assigns no variable. Nor does it search: every
-    permutation is a constant, one gather.
+    function, and serving assigns no variable. Nor does it search: a
+    permutation is one gather with constant indices, and the identity is none.
+    The model itself is not changed.
 
     The files are written beside `path` and moved there at the end: `path`
     holds a whole export or does not exist. For TensorFlow Serving, end it
@@ -53,14 +50,6 @@ def export_saved_model(
             or Sequential model. Required for other models; they are called
             with arguments of these names if `call` has them, or else with
             one dict.
-        fold: bool. Whether to spare that gather as well, in the export alone:
-            where all gates of a mixture have one permutation, by the order
-            of the experts, elsewhere by the columns of a gate's kernel
-            (`TopKGate`, `SoftmaxGate`) or by its table (`HashGate`). Routing
-            weights that a mixture returns are still gathered. With its
-            columns in another order, `TopKGate` may choose another one of
-            equal logits. Do not use the model elsewhere meanwhile. Defaults
-            to `False`.
 
     Returns:
         `path`, as given.
@@ -68,8 +57,8 @@ def export_saved_model(
     Raises:
         ValueError: If something exists at `path`, the model is not built or
             no Keras model, inputs are not described or have a fixed batch
-            size, outputs are no tensors, a permutation is still being
-            searched, or `fold=True` and one cannot be folded.
+            size, outputs are no tensors, or a permutation is still being
+            searched.
 
     Example:
 
@@ -97,8 +86,11 @@ def export_saved_model(
         )
     signature = find_input_signature(model, input_signature)
 
+    constants = find_constants(model, hard_routing)
+
     def serve(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return name_outputs(model, call_by_names(model, inputs))
+        with frozen_state(constants):
+            return name_outputs(model, call_by_names(model, inputs))
 
     parent, name = os.path.split(target)
     if parent:
@@ -106,19 +98,12 @@ def export_saved_model(
     # No number, which TensorFlow Serving would take for a version.
     partial = os.path.join(parent, f".{name}.partial-{uuid.uuid4().hex}")
     try:
-        with contextlib.ExitStack() as stack:
-            for layer in flatten_layers(model):
-                if isinstance(layer, ExpertPermutation):
-                    stack.enter_context(layer.as_constant())
-            stack.enter_context(_constant_routing(model, hard_routing))
-            if fold:
-                stack.enter_context(folding_permutations(model))
-            archive = keras.export.ExportArchive()
-            archive.track(model)
-            archive.add_endpoint("serving_default", serve, [signature])
-            # Keras prints where it wrote, which is not where it will be.
-            with contextlib.redirect_stdout(io.StringIO()):
-                archive.write_out(partial)
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint("serving_default", serve, [signature])
+        # Keras prints where it wrote, which is not where it will be.
+        with contextlib.redirect_stdout(io.StringIO()):
+            archive.write_out(partial)
         tf.io.gfile.rename(partial, target)
     finally:
         if tf.io.gfile.exists(partial):
@@ -137,16 +122,3 @@ def _check_model(model: Any) -> None:
             f"The model {model.name!r} is not built, so it has no variables "
             "to export. Call it on a batch, or fit it, first."
         )
-
-
-@contextlib.contextmanager
-def _constant_routing(model: keras.Model, hard: bool) -> Iterator[None]:
-    """Keeps what steers training out of the graph, and routes hard if asked.
-
-    A gate that routes hard already does so in the export in any case.
-    """
-    with contextlib.ExitStack() as stack:
-        for layer in flatten_layers(model):
-            if isinstance(layer, SmoothStepGate):
-                stack.enter_context(layer.constant_routing(hard))
-        yield

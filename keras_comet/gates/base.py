@@ -1,10 +1,9 @@
 """What all gates share: the contract, the permutation, the regularizers."""
 
-import contextlib
 import math
 from collections.abc import Callable
 from collections.abc import Iterable
-from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 from typing import TypeAlias
 
@@ -13,17 +12,22 @@ import tensorflow as tf
 
 from keras_comet import regularizers
 from keras_comet._keras import aggregation
+from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import as_matrix
+from keras_comet.gates.permutation_sharing import rebuild_permutation
+from keras_comet.gates.permutation_sharing import serialize_permutation
 from keras_comet.gates.precision import full_precision
 from keras_comet.ops.normalize import normalize
-from keras_comet.ops.recall import recall
 
 # A float, or a Keras learning rate schedule, whose type mypy cannot see.
 RegularizerWeight: TypeAlias = Any
 
-_observers: list[Callable[["Gate", tf.Tensor], None]] = []
+# The list that calls of gates in this context are noted in, see `capture`.
+captured_calls: ContextVar[list[tuple["Gate", tf.Tensor]] | None] = ContextVar(
+    "captured_calls", default=None
+)
 
 
 class Gate(keras.layers.Layer):
@@ -74,6 +78,7 @@ class Gate(keras.layers.Layer):
     ) -> None:
         kwargs["dtype"] = full_precision(kwargs.get("dtype"))
         super().__init__(**kwargs)
+        self.supports_masking = True
         if not isinstance(num_experts, (int, np.integer)) or num_experts < 1:
             raise ValueError(
                 "`num_experts` must be an integer of at least 1. "
@@ -93,7 +98,8 @@ class Gate(keras.layers.Layer):
             )
         self.num_experts = int(num_experts)
         self.permutation = permutation
-        self._leaves_order = False
+        # Its number among the gates that share the permutation, once needed.
+        self._sharer: int | None = None
         self.load_balance_weight = check_regularizer_weight(
             "load_balance_weight", load_balance_weight
         )
@@ -110,6 +116,7 @@ class Gate(keras.layers.Layer):
                 trainable=False,
                 aggregation=aggregation("only_first_replica"),
             )
+        keep_frozen(self)
         self.built = True
 
     def add_matrix(
@@ -155,24 +162,16 @@ class Gate(keras.layers.Layer):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         routing_weights = super().__call__(*args, **kwargs)
-        for observe in _observers:
-            observe(self, routing_weights)
+        calls = captured_calls.get()
+        if calls is not None:
+            calls.append((self, routing_weights))
         return routing_weights
 
     def call(
         self, routing_inputs: tf.Tensor, training: bool | None = None
     ) -> tf.Tensor:
-        training = training is not None and bool(training)
-        penalties: dict[str, Callable[[], tf.Tensor]] = {}
-        if training:
-            selector_weights, penalties = self.route(routing_inputs, True)
-        else:
-            selector_weights = recall(
-                self,
-                routing_inputs,
-                lambda: self.route(routing_inputs, False)[0],
-            )
-        if self.permutation is None or self._leaves_order:
+        selector_weights, penalties = self.route(routing_inputs, bool(training))
+        if self.permutation is None:
             routing_weights = tf.reduce_sum(selector_weights, axis=-2)
         else:
             routing_weights = self.permutation(selector_weights)
@@ -187,16 +186,6 @@ class Gate(keras.layers.Layer):
                 }
             )
         return routing_weights
-
-    @contextlib.contextmanager
-    def without_permutation(self) -> Iterator[None]:
-        """Returns the weights of outputs meanwhile, not those of experts."""
-        before = self._leaves_order
-        self._leaves_order = True
-        try:
-            yield
-        finally:
-            self._leaves_order = before
 
     def _add_penalties(
         self, penalties: dict[str, Callable[[], tf.Tensor]]
@@ -221,24 +210,38 @@ class Gate(keras.layers.Layer):
         return {
             **super().get_config(),
             "num_experts": self.num_experts,
-            "permutation": _serialize_permutation(self.permutation),
+            "permutation": self._serialize_permutation(),
             **{
                 name: _serialize_weight(getattr(self, name))
                 for name in self.regularizer_weights
             },
         }
 
+    def _serialize_permutation(self) -> dict[str, Any] | None:
+        if self.permutation is None:
+            return None
+        if self._sharer is None:
+            self._sharer = self.permutation.sharing.add()
+        return serialize_permutation(self.permutation, self._sharer)
+
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> "Gate":
         config = dict(config)
-        for name in ("permutation", *cls.regularizer_weights):
+        sharer = None
+        if isinstance(config.get("permutation"), dict):
+            config["permutation"], sharer = rebuild_permutation(
+                config["permutation"], custom_objects
+            )
+        for name in cls.regularizer_weights:
             if isinstance(config.get(name), dict):
                 config[name] = keras.saving.deserialize_keras_object(
                     config[name], custom_objects=custom_objects
                 )
-        return cls(**config)
+        gate = cls(**config)
+        gate._sharer = sharer
+        return gate
 
 
 def any_searching(gates: Iterable[Gate]) -> tf.Tensor | bool:
@@ -253,28 +256,10 @@ def any_searching(gates: Iterable[Gate]) -> tf.Tensor | bool:
         if gate.permutation is not None
     }
     searching = [each.is_searching() for each in permutations.values()]
-    if all(each is False for each in searching):
-        return False
-    return tf.reduce_any(tf.stack(searching))
-
-
-@contextlib.contextmanager
-def observe_gates(
-    observe: Callable[[Gate, tf.Tensor], None],
-) -> Iterator[None]:
-    """Calls `observe(gate, routing_weights)` after every call of a gate.
-
-    For looking at the routing of a model of any shape: enter, then call the
-    model eagerly. Gates themselves know nothing of it.
-
-    Args:
-        observe: function of the gate and the weights that it returned.
-    """
-    _observers.append(observe)
-    try:
-        yield
-    finally:
-        _observers.remove(observe)
+    unknown = [each for each in searching if tf.is_tensor(each)]
+    if any(each is True for each in searching):
+        return True
+    return tf.reduce_any(tf.stack(unknown)) if unknown else False
 
 
 def check_k(k: int, num_experts: int) -> int:
@@ -341,15 +326,6 @@ def check_features(gate: Gate, input_shape: Any) -> int:
     depth = int(shape[-1])
     gate.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: depth})
     return depth
-
-
-def _serialize_permutation(permutation: ExpertPermutation | None) -> Any:
-    config = keras.saving.serialize_keras_object(permutation)
-    if permutation is not None:
-        # By this key Keras finds an object again that several others share.
-        # It would set it itself, but loses it in nested configs.
-        config["shared_object_id"] = id(permutation)
-    return config
 
 
 def _serialize_weight(weight: RegularizerWeight) -> Any:

@@ -60,10 +60,13 @@ class COMETGate(SmoothStepGate):
             most k experts are selected always. Splits get no gradient then,
             leaves and experts do. The attribute can be changed at any time.
             Defaults to `False`.
+        rescale_inputs: bool. Whether the first training batch measures the
+            scale of the routing inputs, which the kernels are divided by if
+            their root mean square is not between 0.02 and 2. Else splits
+            saturate at once, or never. Defaults to `True`.
         kernel_initializer: initializer of the split and leaf kernels, which
             it sees as matrices. Defaults to `None`: a spread of 0.2 gamma
-            (splits) and 0.2 (leaves) for features of unit variance, and
-            routing inputs of another scale are brought near it.
+            (splits) and 0.2 (leaves) for features of unit variance.
         bias_initializer: initializer of both biases. Defaults to `"zeros"`.
         **kwargs: `load_balance_weight` of `Gate`, and what a Keras layer
             takes.
@@ -75,6 +78,12 @@ class COMETGate(SmoothStepGate):
         leaf_bias: variable `(k, num_experts)`.
         gamma_scale: variable `()`. The smooth-step is `gamma` times this
             wide: 1 at first, 0 for hard routing. See `CardinalityTarget`.
+        aux_loss_weight: variable `()`, 0 at first. Weight of a load balance
+            penalty on top of `load_balance_weight`.
+        input_scale: layer with the variable `scale`: what the kernels are
+            divided by, 0 until it is measured.
+        routing_tracker: layer with the variables `recent_cardinality` and
+            `recent_usage`: what the gate did on recent training rows.
 
     Call arguments:
         routing_inputs: float tensor `(..., features)`.
@@ -114,6 +123,7 @@ class COMETGate(SmoothStepGate):
         entropy_weight: RegularizerWeight = 0.0,
         permutation: ExpertPermutation | None = None,
         hard_routing: bool = False,
+        rescale_inputs: bool = True,
         kernel_initializer: Any = None,
         bias_initializer: Any = "zeros",
         **kwargs: Any,
@@ -123,6 +133,7 @@ class COMETGate(SmoothStepGate):
             k=k,
             gamma=gamma,
             hard_routing=hard_routing,
+            rescale_inputs=rescale_inputs,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             permutation=permutation,
@@ -157,7 +168,7 @@ class COMETGate(SmoothStepGate):
         self, routing_inputs: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, dict[str, Callable[[], tf.Tensor]]]:
         if not training and self.num_experts >= _PATH_FROM:
-            return self.choose(
+            return self.soft_or_hard(
                 soft=lambda width: self._visit_all(
                     routing_inputs, lambda z: smooth_step(z, width)
                 )[0],
@@ -165,7 +176,7 @@ class COMETGate(SmoothStepGate):
             ), {}
         weights, reached = self._visit_all(
             routing_inputs,
-            lambda z: self.choose(
+            lambda z: self.soft_or_hard(
                 soft=lambda width: smooth_step(z, width),
                 hard=lambda: tf.cast(_goes_left(z), z.dtype),
             ),
@@ -182,10 +193,10 @@ class COMETGate(SmoothStepGate):
         """Weighs the leaves by what reaches them, which is returned too."""
         # Shapes (..., k, n - 1) for splits and (..., k, n) for leaves.
         split_logits = linear(
-            routing_inputs, self.rescaled(self.split_kernel), self.split_bias
+            routing_inputs, self.rescale(self.split_kernel), self.split_bias
         )
         leaf_logits = linear(
-            routing_inputs, self.rescaled(self.leaf_kernel), self.leaf_bias
+            routing_inputs, self.rescale(self.leaf_kernel), self.leaf_bias
         )
         reached = leaf_probabilities(step(split_logits))
         return leaf_weights(leaf_logits, reached), reached
@@ -193,10 +204,10 @@ class COMETGate(SmoothStepGate):
     def _visit_paths(self, routing_inputs: tf.Tensor) -> tf.Tensor:
         """Weighs the one leaf of each tree that hard routing ends in."""
         split_logits = linear_at(
-            routing_inputs, self.rescaled(self.split_kernel), self.split_bias
+            routing_inputs, self.rescale(self.split_kernel), self.split_bias
         )
         leaf_logits = linear_at(
-            routing_inputs, self.rescaled(self.leaf_kernel), self.leaf_bias
+            routing_inputs, self.rescale(self.leaf_kernel), self.leaf_bias
         )
         leading = tf.shape(routing_inputs)[:-1]
         leaves = follow_splits(

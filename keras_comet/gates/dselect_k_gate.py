@@ -59,10 +59,13 @@ class DSelectKGate(SmoothStepGate):
             that at most k experts are selected always. Digits get no gradient
             then, mixture and experts do. The attribute can be changed at any
             time. Defaults to `False`.
+        rescale_inputs: bool. Whether the first training batch measures the
+            scale of the routing inputs, which the kernels are divided by if
+            their root mean square is not between 0.02 and 2. Changes nothing
+            in the static form. Defaults to `True`.
         kernel_initializer: initializer of both kernels. Defaults to `None`: a
             spread of 0.2 gamma (digits) and 0.2 (mixture) for features of
-            unit variance, and routing inputs of another scale are brought
-            near it.
+            unit variance.
         bias_initializer: initializer of both biases. Defaults to `None`:
             digits within 0.01 gamma of undecided, as published, and zeros
             for the mixture.
@@ -76,6 +79,12 @@ class DSelectKGate(SmoothStepGate):
         weight_bias: variable `(k,)`. The static form has only the biases.
         gamma_scale: variable `()`. The smooth-step is `gamma` times this
             wide: 1 at first, 0 for hard routing. See `CardinalityTarget`.
+        aux_loss_weight: variable `()`, 0 at first. Weight of a load balance
+            penalty on top of `load_balance_weight`.
+        input_scale: layer with the variable `scale`: what the kernels are
+            divided by, 0 until it is measured.
+        routing_tracker: layer with the variables `recent_cardinality` and
+            `recent_usage`: what the gate did on recent training rows.
 
     Call arguments:
         routing_inputs: float tensor `(..., features)`.
@@ -118,6 +127,7 @@ class DSelectKGate(SmoothStepGate):
         example_conditioned: bool = True,
         permutation: ExpertPermutation | None = None,
         hard_routing: bool = False,
+        rescale_inputs: bool = True,
         kernel_initializer: Any = None,
         bias_initializer: Any = None,
         **kwargs: Any,
@@ -127,6 +137,7 @@ class DSelectKGate(SmoothStepGate):
             k=k,
             gamma=gamma,
             hard_routing=hard_routing,
+            rescale_inputs=rescale_inputs and example_conditioned,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
             permutation=permutation,
@@ -139,6 +150,7 @@ class DSelectKGate(SmoothStepGate):
             "penalty_weight", penalty_weight
         )
         self.example_conditioned = example_conditioned
+        self.rescale_inputs = rescale_inputs
 
     @property
     def num_digits(self) -> int:
@@ -179,12 +191,12 @@ class DSelectKGate(SmoothStepGate):
         if self.example_conditioned:
             digit_logits = linear(
                 routing_inputs,
-                self.rescaled(self.selector_kernel),
+                self.rescale(self.selector_kernel),
                 self.selector_bias,
             )
             weight_logits = linear(
                 routing_inputs,
-                self.rescaled(self.weight_kernel),
+                self.rescale(self.weight_kernel),
                 self.weight_bias,
             )
         else:
@@ -192,7 +204,7 @@ class DSelectKGate(SmoothStepGate):
             digit_logits = leading[..., tf.newaxis] + self.selector_bias
             weight_logits = leading + self.weight_bias
         # Hard routing compares codes at the full width: at none, all tie.
-        digits = self.choose(
+        digits = self.soft_or_hard(
             soft=lambda width: smooth_step(digit_logits, width),
             hard=lambda: smooth_step(digit_logits, self.gamma),
         )
@@ -205,7 +217,7 @@ class DSelectKGate(SmoothStepGate):
             penalties["penalty_weight"] = lambda: (
                 regularizers.unreachable_codes(mass)
             )
-        selector_weights = self.choose(
+        selector_weights = self.soft_or_hard(
             soft=lambda _: self._renormalize(weights, codes),
             hard=lambda: weights * self._harden(codes),
         )
@@ -242,9 +254,6 @@ class DSelectKGate(SmoothStepGate):
         padding = [[0, 0]] * (codes.shape.rank - 1) + [[first, 0]]
         folded = codes[..., :half] + tf.pad(unreachable, padding)
         return tf.concat([folded, codes[..., half : self.num_experts]], axis=-1)
-
-    def _counts_on_scale(self) -> bool:
-        return self.example_conditioned and super()._counts_on_scale()
 
     def get_config(self) -> dict[str, Any]:
         return {

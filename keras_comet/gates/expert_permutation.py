@@ -1,9 +1,7 @@
 """The permutation between a gate's outputs and the experts."""
 
-import contextlib
 import weakref
 from collections.abc import Iterable
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,10 @@ import tensorflow as tf
 from keras_comet._keras import aggregation
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
+from keras_comet.gates.permutation_sharing import Sharing
 from keras_comet.gates.precision import full_precision
 from keras_comet.ops import linear_assignment
-
-# An optimizer is given variables, and must find what they belong to.
-_permutations: weakref.WeakSet["ExpertPermutation"] = weakref.WeakSet()
+from keras_comet.ops import static_cond
 
 
 @serializable
@@ -109,9 +106,9 @@ class ExpertPermutation(keras.layers.Layer):
         self.frozen = self._add_state(
             "frozen", np.array(True), "bool", trainable=False
         )
-        # While a constant: which output each expert takes, for each row.
-        self._constant: np.ndarray[Any, Any] | None = None
-        _permutations.add(self)
+        # An optimizer is given variables, and must find what they belong to.
+        self.permutation_weights.expert_permutation = weakref.ref(self)
+        self.sharing = Sharing()
 
     def _add_state(
         self, name: str, value: Any, dtype: str, trainable: bool
@@ -130,55 +127,60 @@ class ExpertPermutation(keras.layers.Layer):
 
     def call(self, selector_weights: tf.Tensor) -> tf.Tensor:
         self.check_selectors(selector_weights.shape[-2])
-        if self._constant is not None and is_identity(self._constant):
-            return tf.reduce_sum(selector_weights, axis=-2)
-        if self.num_permutations == 1:
-            selector_weights = tf.reduce_sum(
-                selector_weights, axis=-2, keepdims=True
-            )
-        if self._constant is not None:
-            return self._gather(selector_weights, list(self._constant))
-        return tf.cond(
+        return static_cond(
             tf.convert_to_tensor(self.frozen),
-            lambda: _with_zero_gradient(
-                self._gather(selector_weights, self._invert()),
-                tf.convert_to_tensor(self.permutation_weights),
-            ),
-            lambda: self._multiply(selector_weights),
+            lambda: self._gather(selector_weights),
+            lambda: self._multiply(self._split(selector_weights)),
         )
 
-    def _invert(self) -> list[tf.Tensor]:
-        """Expert e takes the output i with assignment[i] == e."""
-        assignment = tf.convert_to_tensor(self.assignment)
-        return [
-            tf.math.invert_permutation(order)
-            for order in tf.unstack(assignment)
-        ]
+    def _split(self, selector_weights: tf.Tensor) -> list[tf.Tensor]:
+        """Returns one tensor `(..., n)` for each permutation."""
+        if self.num_permutations == 1:
+            return [tf.reduce_sum(selector_weights, axis=-2)]
+        return tf.unstack(selector_weights, axis=-2)
 
-    def _gather(
-        self, selector_weights: tf.Tensor, inverses: list[Any]
-    ) -> tf.Tensor:
+    def _gather(self, selector_weights: tf.Tensor) -> tf.Tensor:
+        # Expert e takes the output i with assignment[i] == e.
+        assignment = tf.convert_to_tensor(self.assignment)
+        known = tf.get_static_value(assignment)
+        if known is not None and is_identity(known):
+            permuted = tf.reduce_sum(selector_weights, axis=-2)
+        else:
+            inverses = (
+                map(tf.math.invert_permutation, tf.unstack(assignment))
+                if known is None
+                else np.argsort(known, axis=-1)
+            )
+            rows = self._split(selector_weights)
+            permuted = tf.add_n(
+                [
+                    tf.gather(weights, inverse, axis=-1)
+                    for weights, inverse in zip(rows, inverses, strict=True)
+                ]
+            )
+        # In a graph, the gradient of tf.cond is zero for what it leaves out.
+        if tf.executing_eagerly():
+            return _with_zero_gradient(
+                permuted, tf.convert_to_tensor(self.permutation_weights)
+            )
+        return permuted
+
+    def _multiply(self, rows: list[tf.Tensor]) -> tf.Tensor:
+        matrices = tf.unstack(tf.convert_to_tensor(self.permutation_weights))
         return tf.add_n(
             [
-                tf.gather(weights, inverse, axis=-1)
-                for weights, inverse in zip(
-                    tf.unstack(selector_weights, axis=-2), inverses, strict=True
+                tf.einsum(
+                    "...n,nm->...m", weights, tf.cast(matrix, weights.dtype)
                 )
+                for weights, matrix in zip(rows, matrices, strict=True)
             ]
-        )
-
-    def _multiply(self, selector_weights: tf.Tensor) -> tf.Tensor:
-        return tf.einsum(
-            "...jn,jnm->...m",
-            selector_weights,
-            tf.cast(self.permutation_weights, selector_weights.dtype),
         )
 
     def is_searching(self) -> tf.Tensor | bool:
         """Whether P is not frozen, so that zero weights need gradients."""
-        if self._constant is not None:
-            return False
-        return tf.logical_not(tf.convert_to_tensor(self.frozen))
+        frozen = tf.convert_to_tensor(self.frozen)
+        known = tf.get_static_value(frozen)
+        return tf.logical_not(frozen) if known is None else not known
 
     def freeze(self, assignment: Any = None) -> None:
         """Ends the search here, at the nearest permutation or a given one.
@@ -196,30 +198,6 @@ class ExpertPermutation(keras.layers.Layer):
             tf.one_hot(assignment, self.num_experts)
         )
         self.frozen.assign(True)
-
-    @contextlib.contextmanager
-    def as_constant(self) -> Iterator[None]:
-        """Leaves the search out of graphs traced meanwhile, as for serving.
-
-        They hold the assignment of now as a constant, and the identity not
-        at all.
-
-        Raises:
-            ValueError: If the permutation is not frozen.
-        """
-        if not bool(tf.convert_to_tensor(self.frozen)):
-            raise ValueError(
-                f"The permutation {self.name!r} is still being searched. "
-                "Train until the search is over, or end it here by "
-                "`permutation.freeze()`."
-            )
-        before = self._constant
-        assignment = tf.convert_to_tensor(self.assignment).numpy()
-        self._constant = np.argsort(assignment, axis=-1)
-        try:
-            yield
-        finally:
-            self._constant = before
 
     def check_selectors(self, num_selectors: int) -> None:
         """Raises a ValueError unless it suits a gate of so many selectors."""
@@ -280,5 +258,26 @@ def find_permutations(variables: Iterable[Any]) -> list[ExpertPermutation]:
     Returns:
         The permutations, in the order of their variables.
     """
-    owners = {id(each.permutation_weights): each for each in _permutations}
-    return [owners[id(v)] for v in variables if id(v) in owners]
+    owners = [
+        (variable, getattr(variable, "expert_permutation", lambda: None)())
+        for variable in variables
+    ]
+    return [
+        owner
+        for variable, owner in owners
+        # A copy of a variable has the attribute too.
+        if owner is not None and owner.permutation_weights is variable
+    ]
+
+
+def check_names(permutations: Iterable[ExpertPermutation]) -> None:
+    """Raises a ValueError if two different permutations have one name."""
+    by_name: dict[str, ExpertPermutation] = {}
+    for permutation in permutations:
+        if by_name.setdefault(permutation.name, permutation) is not permutation:
+            raise ValueError(
+                "Permutations are told apart by their names. Expected: "
+                "different names. Received: two permutations "
+                f"{permutation.name!r}. Name them, as in "
+                "ExpertPermutation(num_experts, name='click'), or share one."
+            )

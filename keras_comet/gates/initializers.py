@@ -53,3 +53,33 @@ def small_logits(scale: float = 1.0) -> Any:
     return keras.initializers.VarianceScaling(
         scale=(_SPREAD * scale) ** 2, mode="fan_in"
     )
+
+
+def one_by_one(initializer: Any) -> Callable[..., tf.Tensor]:
+    """Lets an initializer draw each matrix of a stack as one of its own.
+
+    Args:
+        initializer: a Keras initializer.
+
+    Returns:
+        A function of shape and dtype for `add_weight(initializer=...)`.
+    """
+
+    def initialize(shape: Any, dtype: Any = None, **_: Any) -> tf.Tensor:
+        draws = [
+            _reseed(initializer, index)(tuple(shape)[1:], dtype=dtype)
+            for index in range(shape[0])
+        ]
+        return tf.stack([tf.convert_to_tensor(draw) for draw in draws])
+
+    return initialize
+
+
+def _reseed(initializer: Any, index: int) -> Any:
+    """Copies an initializer, to draw other numbers for each index."""
+    config = keras.initializers.serialize(initializer)
+    if isinstance(config, dict) and "seed" in config.get("config", {}):
+        seed = config["config"]["seed"]
+        if isinstance(seed, int):
+            config["config"]["seed"] = seed + index
+    return keras.initializers.get(config)

@@ -6,26 +6,23 @@ from typing import Any
 
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
+from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.layers.expert_mixture import ExpertMixture
-from keras_comet.layers.mixture_inputs import check_leading_axes
-from keras_comet.layers.mixture_inputs import split_inputs
-from keras_comet.layers.mixture_inputs import split_shapes
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 
 
 @serializable
 class MixtureOfExperts(ExpertMixture):
-    """Mixes the outputs of the experts that its gate selects.
+    """Combines the outputs of the experts that its gate selects.
 
     `y = sum_e g_e(routing_inputs) f_e(features)`. The gate decides, this
     layer sends rows to experts and adds up what comes back. With sparse
     dispatch an expert sees only the rows routed to it, and is not called if
     there are none; no row is dropped, and no row's result depends on the
-    others. Dense dispatch computes every expert on every row. Both give the
-    same result. (An expert that normalizes over its batch, such as
-    `BatchNormalization`, sees the routed rows only while training, and is
-    exact again at inference.)
+    others. Dense dispatch computes every expert on every row; the result is
+    the same. (`BatchNormalization` in an expert sees the routed rows only
+    while training, and is exact again at inference.)
 
     Args:
         experts: list of Keras layers or models with equal output shapes, or
@@ -39,7 +36,7 @@ class MixtureOfExperts(ExpertMixture):
 
     Call arguments:
         inputs: `features`, or `(features, routing_inputs)` when the gate
-            reads something else. Features of rank 4 need routing inputs.
+            reads something else, as it must for features of rank 4.
         training: bool. Passed on to the gate and the experts.
         return_routing_weights: bool. Whether to return the gate's routing
             weights as well. Defaults to `False`.
@@ -81,76 +78,23 @@ class MixtureOfExperts(ExpertMixture):
         **kwargs: Any,
     ) -> None:
         super().__init__(experts, dispatch=dispatch, **kwargs)
-        self.check_gate(gate, "a gate")
+        self._check_gate(gate, "a gate")
         self.gate = gate
 
-    def list_gates(self) -> list[Gate]:
-        return [self.gate]
+    def _named_gates(self) -> dict[str, Gate]:
+        return {"gate": self.gate}
 
-    def build(self, input_shape: Any) -> None:
-        features_shape, routing_shape = split_shapes(input_shape)
-        given = routing_shape is not None
-        if isinstance(routing_shape, Mapping):
+    def _by_gate(self, routing_inputs: Any) -> dict[str, Any]:
+        if isinstance(routing_inputs, Mapping):
             raise ValueError(
                 "A mixture with one gate takes one tensor of routing inputs. "
-                f"Received: a dict with {sorted(routing_shape)}. Use "
+                f"Received: a dict with {sorted(routing_inputs)}. Use "
                 "MultiGateMixtureOfExperts for several tasks."
             )
-        if not self.gate.built:
-            self.gate.build(tuple(routing_shape) if given else features_shape)
-        self.build_experts(
-            check_leading_axes(
-                features_shape, self.routing_weights_shape(input_shape), given
-            )
-        )
-        self.built = True
+        return {"gate": routing_inputs}
 
-    def call(
-        self,
-        inputs: Any,
-        training: bool | None = None,
-        return_routing_weights: bool = False,
-    ) -> Any:
-        features, routing_inputs = split_inputs(inputs)
-        if routing_inputs is None:
-            routing_inputs = features
-        routing_weights = self.call_gate(self.gate, routing_inputs, training)
-        [mixture] = self.mix(
-            features,
-            [routing_weights],
-            bool(training),
-        )
-        if return_routing_weights:
-            return mixture, self.by_expert(routing_weights)
-        return mixture
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
-        return self.mixture_shape(
-            split_shapes(input_shape)[0],
-            self.routing_weights_shape(input_shape),
-        )
-
-    def routing_weights_shape(self, input_shape: Any) -> tuple[Any, ...]:
-        features_shape, routing_shape = split_shapes(input_shape)
-        return self.gate.compute_output_shape(
-            features_shape if routing_shape is None else tuple(routing_shape)
-        )
+    def _join(self, by_gate: dict[str, Any]) -> Any:
+        return by_gate["gate"]
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "gate": keras.saving.serialize_keras_object(self.gate),
-        }
-
-    @classmethod
-    def from_config(
-        cls, config: dict[str, Any], custom_objects: Any = None
-    ) -> "MixtureOfExperts":
-        config = dict(config)
-        config["experts"] = cls.experts_from_config(
-            config["experts"], custom_objects
-        )
-        config["gate"] = keras.saving.deserialize_keras_object(
-            config["gate"], custom_objects=custom_objects
-        )
-        return cls(**config)
+        return {**super().get_config(), "gate": serialize_layers(self.gate)}

@@ -1,7 +1,5 @@
 """Equal dense experts whose kernels are stacked."""
 
-import contextlib
-from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,22 +7,19 @@ import tensorflow as tf
 
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
+from keras_comet.gates.initializers import one_by_one
 from keras_comet.ops import RoutedPairs
-from keras_comet.ops import gather_routed
-
-# Up to one row for so many experts, row after row is faster than expert
-# after expert (measured with 64 experts on two cores).
-_FEW_ROWS = 8
+from keras_comet.ops.stacked_experts import apply_experts
+from keras_comet.ops.stacked_experts import apply_routed
 
 
 @serializable
 class StackedDenseExperts(keras.layers.Layer):
     """n equal multi-layer perceptrons, each layer one stack of kernels.
 
-    Expert e computes `h <- activation(h W[e] + b[e])` for each layer. It
-    does what n small `Sequential` models do, with two variables a layer
-    instead of 2n, so that it is traced, saved and updated faster. Give it to
-    a mixture in place of a list of experts.
+    Expert e computes `h <- activation(h W[e] + b[e])` for each layer. In a
+    mixture it does what a list of n `Sequential` models does, with two
+    variables a layer instead of 2n: it is traced, saved and updated faster.
 
     Args:
         num_experts: int. Number of experts, at least 1.
@@ -96,16 +91,15 @@ class StackedDenseExperts(keras.layers.Layer):
             )
         self.num_experts = num_experts
         self.units = units if isinstance(units, int) else widths
-        self.activation = (
-            [keras.activations.get(each) for each in activations]
-            if several
-            else keras.activations.get(activation)
-        )
+        activations = [keras.activations.get(each) for each in activations]
+        self.activation = activations if several else activations[0]
         self.dropout = dropout
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self._dropout_layer = keras.layers.Dropout(dropout)
+        self._dropout_layer = keras.layers.Dropout(
+            dropout, dtype=self.dtype_policy
+        )
 
     @property
     def widths(self) -> list[int]:
@@ -119,81 +113,63 @@ class StackedDenseExperts(keras.layers.Layer):
                 "StackedDenseExperts need a known number of features. "
                 f"Received: shape {tuple(input_shape)}"
             )
-        self.kernels = []
-        self.biases = []
         for index, width in enumerate(self.widths):
-            self.kernels.append(
-                self.add_weight(
-                    name=f"kernel_{index}",
-                    shape=(self.num_experts, depth, width),
-                    initializer=_each_expert(self.kernel_initializer),
-                    regularizer=self.kernel_regularizer,
-                )
+            kernel = self.add_weight(
+                name=f"kernel_{index}",
+                shape=(self.num_experts, depth, width),
+                initializer=one_by_one(self.kernel_initializer),
+                regularizer=self.kernel_regularizer,
             )
-            self.biases.append(
-                self.add_weight(
-                    name=f"bias_{index}",
-                    shape=(self.num_experts, width),
-                    initializer=_each_expert(self.bias_initializer),
-                )
+            bias = self.add_weight(
+                name=f"bias_{index}",
+                shape=(self.num_experts, width),
+                initializer=one_by_one(self.bias_initializer),
             )
+            # Attributes, as TensorFlow checkpoints do not look into lists.
+            setattr(self, f"kernel_{index}", kernel)
+            setattr(self, f"bias_{index}", bias)
             depth = width
         self._dropout_layer.build((None, depth))
         self.built = True
 
-    @contextlib.contextmanager
-    def ordered(self, order: Any) -> Iterator[None]:
-        """Puts the experts into another order meanwhile.
+    @property
+    def kernels(self) -> list[Any]:
+        """Variables `(num_experts, inputs, units)`, one for each layer."""
+        return self._by_layer("kernel")
 
-        Args:
-            order: int array `(num_experts,)`, the expert for each place.
-        """
-        variables = [*self.kernels, *self.biases]
-        before = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
-        try:
-            for variable, value in zip(variables, before, strict=True):
-                variable.assign(tf.gather(value, order))
-            yield
-        finally:
-            for variable, value in zip(variables, before, strict=True):
-                variable.assign(value)
+    @property
+    def biases(self) -> list[Any]:
+        """Variables `(num_experts, units)`, one for each layer."""
+        return self._by_layer("bias")
+
+    def _by_layer(self, name: str) -> list[Any]:
+        layers = range(len(self.widths)) if self.built else []
+        return [getattr(self, f"{name}_{layer}") for layer in layers]
+
+    def as_given(self) -> "StackedDenseExperts":
+        """Returns the experts as a mixture was given them."""
+        return self
+
+    def row_output_shape(self, row_shape: Sequence[Any]) -> tuple[Any, ...]:
+        """Returns the shape of what an expert makes of one row."""
+        return (*row_shape[:-1], self.widths[-1])
 
     def call(self, features: tf.Tensor) -> tf.Tensor:
-        return tf.stack(self.call_each([features] * self.num_experts), axis=-2)
+        return tf.stack(self.call_all(features), axis=-2)
 
-    def call_each(self, features: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Computes every expert on rows of its own.
-
-        Args:
-            features: one float tensor `(rows, features)` for each expert; the
-                numbers of rows may differ, and be 0.
-
-        Returns:
-            A list of tensors `(rows, units)`.
-        """
-        return self._call_each(features, self._stacks())
+    def call_all(
+        self, features: tf.Tensor, training: bool | None = None
+    ) -> list[tf.Tensor]:
+        """Returns what each expert makes of all rows."""
+        rows = [features] * self.num_experts
+        return apply_experts(self._perceptron, rows, self._stacks())
 
     def call_routed(
         self, features: tf.Tensor, pairs: RoutedPairs, training: bool
     ) -> tf.Tensor:
-        """Computes the experts of the pairs.
-
-        Args:
-            features: float tensor `(rows, features)`.
-            pairs: what `find_routed_pairs` returned.
-            training: bool. Whether dropout is on.
-
-        Returns:
-            A tensor `(pairs, units)`.
-        """
-        routed = gather_routed(features, pairs)
-        stacks = self._stacks()
-        if training:
-            return self._call_many(routed, pairs, stacks)
-        return tf.cond(
-            tf.shape(routed)[0] <= self.num_experts // _FEW_ROWS,
-            lambda: self._call_few(routed, pairs, stacks),
-            lambda: self._call_many(routed, pairs, stacks),
+        """Returns what the experts make of their rows, in order of `pairs`."""
+        return apply_routed(
+            self._perceptron, features, pairs, self._stacks(), training
         )
 
     def _stacks(self) -> list[tf.Tensor]:
@@ -204,68 +180,13 @@ class StackedDenseExperts(keras.layers.Layer):
             for each in layer
         ]
 
-    def _call_many(
-        self, routed: tf.Tensor, pairs: RoutedPairs, stacks: list[tf.Tensor]
-    ) -> tf.Tensor:
-        """Calls expert after expert, each on its rows."""
-        features = tf.split(routed, pairs.counts, num=self.num_experts)
-        return tf.concat(self._call_each(features, stacks), axis=0)
-
-    def _call_few(
-        self, routed: tf.Tensor, pairs: RoutedPairs, stacks: list[tf.Tensor]
-    ) -> tf.Tensor:
-        """Calls row after row, and reads the kernels of their experts only."""
-
-        @tf.custom_gradient
-        def call_few(routed: tf.Tensor, *rest: tf.Tensor) -> Any:
-            pairs, stacks = RoutedPairs(*rest[:3]), list(rest[3:])
-
-            def call_row(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-                row, expert = pair
-                # Slices of a stack are views; a gather would copy them.
-                views = [stack[expert] for stack in stacks]
-                return self._perceptron(row[tf.newaxis], views)[0]
-
-            # That of a slice would be as large as its stack, for each row.
-            def gradient(upstream: tf.Tensor) -> Any:
-                sources = [routed, *stacks]
-                with tf.GradientTape() as tape:
-                    tape.watch(sources)
-                    outputs = self._call_many(routed, pairs, stacks)
-                found = tape.gradient(outputs, sources, upstream)
-                return found[0], None, None, None, *found[1:]
-
-            outputs = tf.map_fn(
-                call_row,
-                (routed, pairs.experts),
-                fn_output_signature=stacks[-1].dtype,
-            )
-            return tf.ensure_shape(outputs, [None, self.widths[-1]]), gradient
-
-        # The gradient of tf.cond does not find what it captured elsewhere.
-        return call_few(
-            *[tf.identity(each) for each in (routed, *pairs, *stacks)]
-        )
-
-    def _call_each(
-        self, features: Sequence[tf.Tensor], stacks: list[tf.Tensor]
-    ) -> list[tf.Tensor]:
-        # Unstacking makes views, and its gradient is one stack.
-        experts = zip(*[tf.unstack(stack) for stack in stacks], strict=True)
-        return [
-            self._perceptron(rows, views)
-            for rows, views in zip(features, experts, strict=True)
-        ]
-
     def _perceptron(
         self, features: tf.Tensor, views: Sequence[tf.Tensor]
     ) -> tf.Tensor:
         """Computes one expert, given its kernel and bias of each layer."""
-        activations = (
-            self.activation
-            if isinstance(self.activation, (list, tuple))
-            else [self.activation] * len(self.widths)
-        )
+        activations = self.activation
+        if callable(activations):
+            activations = [activations] * len(self.widths)
         hidden = features
         for kernel, bias, activation in zip(
             views[::2], views[1::2], activations, strict=True
@@ -282,48 +203,20 @@ class StackedDenseExperts(keras.layers.Layer):
         return (*leading, self.num_experts, self.widths[-1])
 
     def get_config(self) -> dict[str, Any]:
-        serialize = keras.activations.serialize
+        initializers, regularizers = keras.initializers, keras.regularizers
         return {
             **super().get_config(),
             "num_experts": self.num_experts,
             "units": self.units,
-            "activation": (
-                [serialize(each) for each in self.activation]
-                if isinstance(self.activation, (list, tuple))
-                else serialize(self.activation)
+            "activation": tf.nest.map_structure(
+                keras.activations.serialize, self.activation
             ),
             "dropout": self.dropout,
-            "kernel_initializer": keras.initializers.serialize(
+            "kernel_initializer": initializers.serialize(
                 self.kernel_initializer
             ),
-            "bias_initializer": keras.initializers.serialize(
-                self.bias_initializer
-            ),
-            "kernel_regularizer": keras.regularizers.serialize(
+            "bias_initializer": initializers.serialize(self.bias_initializer),
+            "kernel_regularizer": regularizers.serialize(
                 self.kernel_regularizer
             ),
         }
-
-
-def _each_expert(initializer: Any) -> Any:
-    """Initializes each expert by itself, as a layer of its own would be."""
-
-    def initialize(shape: Any, dtype: Any = None, **kwargs: Any) -> tf.Tensor:
-        num_experts, *rest = tuple(shape)
-        draws = [
-            _reseeded(initializer, index)(tuple(rest), dtype=dtype)
-            for index in range(num_experts)
-        ]
-        return tf.stack([tf.convert_to_tensor(draw) for draw in draws])
-
-    return initialize
-
-
-def _reseeded(initializer: Any, index: int) -> Any:
-    """A copy that draws other numbers for every expert, from one seed."""
-    config = keras.initializers.serialize(initializer)
-    if isinstance(config, dict) and "seed" in config.get("config", {}):
-        seed = config["config"]["seed"]
-        if isinstance(seed, int):
-            config["config"]["seed"] = seed + index
-    return keras.initializers.get(config)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
 
@@ -29,12 +30,15 @@ class CategoricalFeature(keras.layers.Layer):
 
     Call arguments:
         ids: string or integer tensor, as the vocabulary.
+        return_indices: bool. Whether to return what `lookup` does as well.
+            Defaults to `False`.
 
     Input shape:
         `(batch,)` or `(batch, 1)`.
 
     Output shape:
-        `(batch, embedding_dim)`.
+        `(batch, embedding_dim)`; with `return_indices=True` a tuple of it
+        and `(batch,)`.
 
     Raises:
         ValueError: If the vocabulary is empty, has duplicates, or holds
@@ -91,6 +95,7 @@ class CategoricalFeature(keras.layers.Layer):
             embedding_dim,
             embeddings_initializer=embeddings_initializer,
             embeddings_regularizer=embeddings_regularizer,
+            dtype=self.dtype_policy,
         )
 
     @property
@@ -107,6 +112,7 @@ class CategoricalFeature(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         self._embedding.build((None,))
+        keep_frozen(self)
         self.built = True
 
     def lookup(self, ids: tf.Tensor) -> tf.Tensor:
@@ -127,8 +133,10 @@ class CategoricalFeature(keras.layers.Layer):
             )
         return tf.cast(self._lookup(tf.reshape(ids, [-1])), tf.int64)
 
-    def call(self, ids: tf.Tensor) -> tf.Tensor:
-        return self._embedding(self.lookup(ids))
+    def call(self, ids: tf.Tensor, return_indices: bool = False) -> Any:
+        indices = self.lookup(ids)
+        embeddings = self._embedding(indices)
+        return (embeddings, indices) if return_indices else embeddings
 
     def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
         return (tuple(input_shape)[0], self.embedding_dim)

@@ -6,8 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
+from keras_comet.containers import LayerDict
+from keras_comet.containers import deserialize_layers
+from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.layers.multi_gate_mixture_of_experts import (
     MultiGateMixtureOfExperts,
@@ -17,6 +21,7 @@ from keras_comet.models.categorical_feature import CategoricalFeature
 from keras_comet.models.numeric_feature import NumericFeature
 from keras_comet.models.task import Task
 from keras_comet.models.task_loss import TaskLoss
+from keras_comet.models.task_tower import TaskTower
 
 Feature = CategoricalFeature | NumericFeature
 
@@ -26,8 +31,8 @@ class MultiGateRecommender(keras.Model):
     """Multi-task recommender with shared experts and a gate for each task.
 
     The features are encoded and concatenated, the experts read them, each
-    task's gate mixes the experts, and each task's tower predicts from its
-    mixture. Losses, metrics and weights belong to the tasks, so that
+    task's gate combines the experts, and each task's tower predicts from
+    that. Losses, metrics and weights belong to the tasks, so that
     `compile` needs an optimizer alone. Labels may be missing: by value
     (`Task.missing_label`) or by a sample weight of 0; a task's loss is the
     mean over the examples that have its label, and 0 if none does.
@@ -116,58 +121,62 @@ class MultiGateRecommender(keras.Model):
             raise ValueError(
                 "`features` must name at least one feature. Received: {}"
             )
-        if hash_feature is None and any(g.reads_ids for g in gates.values()):
-            hash_feature = next(
-                (
-                    name
-                    for name, feature in features.items()
-                    if isinstance(feature, CategoricalFeature)
-                ),
-                None,
-            )
-        self.features = dict(features)
+        self.features = LayerDict(features, dtype=self.dtype_policy)
         self.hash_feature = hash_feature
-        self._check_hash_feature(gates)
+        self._id_feature = self._find_id_feature(gates)
         self.tower_units = list(tower_units)
         self.mixture = MultiGateMixtureOfExperts(
-            experts, {name: gates[name] for name in names}, dispatch=dispatch
+            experts,
+            {name: gates[name] for name in names},
+            dispatch=dispatch,
+            dtype=self.dtype_policy,
         )
         self._tasks = {task.name: task for task in tasks}
-        self.towers = {
-            task.name: keras.Sequential(
-                [
-                    *(keras.layers.Dense(u, "relu") for u in tower_units),
-                    # Losses need float32 under every precision policy.
-                    keras.layers.Dense(
-                        task.units, task.activation, dtype="float32"
-                    ),
-                ],
-                name=f"{task.name}_tower",
-            )
-            for task in tasks
-        }
+        self.towers = LayerDict(
+            {
+                task.name: TaskTower(
+                    self.tower_units,
+                    task.units,
+                    task.activation,
+                    dtype=self.dtype_policy,
+                    name=f"{task.name}_tower",
+                )
+                for task in tasks
+            },
+            dtype=self.dtype_policy,
+        )
         self.build()
 
-    def _check_hash_feature(self, gates: Mapping[str, Gate]) -> None:
-        for task, gate in gates.items():
-            if not gate.reads_ids:
-                continue
-            feature = self.features.get(self.hash_feature or "")
-            if not isinstance(feature, CategoricalFeature):
+    def _find_id_feature(self, gates: Mapping[str, Gate]) -> str | None:
+        """Returns the name of the feature whose ids gates read, if any do."""
+        readers = {task: gate for task, gate in gates.items() if gate.reads_ids}
+        if not readers:
+            return None
+        categorical = [
+            name
+            for name, feature in self.features.items()
+            if isinstance(feature, CategoricalFeature)
+        ]
+        name = self.hash_feature
+        if name is None and categorical:
+            name = categorical[0]
+        for task, gate in readers.items():
+            if name not in categorical:
                 raise ValueError(
                     f"The gate of task {task!r} routes by id and needs a "
                     "categorical feature to read. Received: hash_feature="
                     f"{self.hash_feature!r}, features {list(self.features)}"
                 )
             num_ids = getattr(gate, "num_ids", None)
-            if num_ids is not None and num_ids < feature.num_ids:
+            known = self.features[name].num_ids
+            if num_ids is not None and num_ids < known:
                 raise ValueError(
                     f"The gate of task {task!r} must know all ids of feature "
-                    f"{self.hash_feature!r}. Expected: num_ids="
-                    f"{feature.num_ids}, which is `features["
-                    f"{self.hash_feature!r}].num_ids`. Received: num_ids="
-                    f"{num_ids}"
+                    f"{name!r}. Expected: num_ids={known}, which is "
+                    f"`features[{name!r}].num_ids`. Received: "
+                    f"num_ids={num_ids}"
                 )
+        return name
 
     @property
     def tasks(self) -> list[Task]:
@@ -183,6 +192,8 @@ class MultiGateRecommender(keras.Model):
         }
 
     def build(self, input_shape: Any = None) -> None:
+        if self.mixture.built:
+            return
         width = 0
         for feature in self.features.values():
             feature.build()
@@ -192,16 +203,16 @@ class MultiGateRecommender(keras.Model):
         mixtures = self.mixture.compute_output_shape(shapes)
         for task, tower in self.towers.items():
             tower.build(mixtures[task])
+        keep_frozen(self)
         self.built = True
 
     def _add_routing_inputs(self, features: Any, ids: Any) -> Any:
         """Pairs features with what each gate reads, if any reads ids."""
-        gates = self.mixture.gates
-        if not any(gate.reads_ids for gate in gates.values()):
+        if self._id_feature is None:
             return features
         return features, {
             task: ids if gate.reads_ids else features
-            for task, gate in gates.items()
+            for task, gate in self.mixture.gates.items()
         }
 
     def call(
@@ -213,21 +224,25 @@ class MultiGateRecommender(keras.Model):
                 f"Inputs must hold the features {list(self.features)}. "
                 f"Received: {list(inputs)}; missing: {missing}"
             )
-        encoded = tf.concat(
-            [feature(inputs[name]) for name, feature in self.features.items()],
-            axis=-1,
-        )
         ids = None
-        if self.hash_feature is not None:
-            feature = self.features[self.hash_feature]
-            ids = feature.lookup(inputs[self.hash_feature])
+        encoded = []
+        for name, feature in self.features.items():
+            if name == self._id_feature:
+                values, ids = feature(inputs[name], return_indices=True)
+            else:
+                values = feature(inputs[name])
+            encoded.append(tf.cast(values, self.compute_dtype))
         mixtures = self.mixture(
-            self._add_routing_inputs(encoded, ids), training=training
+            self._add_routing_inputs(tf.concat(encoded, axis=-1), ids),
+            training=training,
         )
         return {
-            task: tower(mixtures[task], training=training)
-            for task, tower in self.towers.items()
+            task: tower(mixtures[task]) for task, tower in self.towers.items()
         }
+
+    def compute_output_shape(self, input_shape: Any) -> dict[str, Any]:
+        batch = tuple(next(iter(input_shape.values())))[0]
+        return {task.name: (batch, task.units) for task in self.tasks}
 
     def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
         """Sets the optimizer; losses, metrics and weights are the tasks'.
@@ -269,12 +284,12 @@ class MultiGateRecommender(keras.Model):
         return super().predict(_to_strings(x), *args, **kwargs)
 
     def train_step(self, data: Any) -> Any:
-        return super().train_step(self.weigh_labels(data))
+        return super().train_step(self.apply_label_mask(data))
 
     def test_step(self, data: Any) -> Any:
-        return super().test_step(self.weigh_labels(data))
+        return super().test_step(self.apply_label_mask(data))
 
-    def weigh_labels(self, data: Any) -> Any:
+    def apply_label_mask(self, data: Any) -> Any:
         """Gives examples without a label the weight 0, for each task."""
         features, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         if not isinstance(labels, Mapping) or set(labels) != set(self._tasks):
@@ -291,29 +306,35 @@ class MultiGateRecommender(keras.Model):
         new_weights = {}
         for name, task in self._tasks.items():
             label = tf.convert_to_tensor(labels[name])
-            labelled = task.find_labelled(label)
-            weight = tf.cast(labelled, tf.float32)
+            mask = task.label_mask(label)
+            weight = tf.cast(mask, tf.float32)
             if weights.get(name) is not None:
                 given = tf.reshape(tf.cast(weights[name], tf.float32), [-1])
                 weight *= given
             if label.shape.rank == 1 and task.units == 1:
                 label = label[:, tf.newaxis]
-            mask = tf.reshape(labelled, [-1] + [1] * (label.shape.rank - 1))
+            mask = tf.reshape(mask, [-1] + [1] * (label.shape.rank - 1))
             new_labels[name] = tf.where(mask, label, tf.zeros_like(label))
             new_weights[name] = weight
         return features, new_labels, new_weights
 
     def get_config(self) -> dict[str, Any]:
         return {
-            "name": self.name,
-            "features": {
-                name: keras.saving.serialize_keras_object(feature)
-                for name, feature in self.features.items()
-            },
-            "mixture": keras.saving.serialize_keras_object(self.mixture),
+            # That of keras.Model leaves the dtype policy out in Keras 2.
+            **keras.layers.Layer.get_config(self),
+            "features": serialize_layers(dict(self.features)),
+            "experts": serialize_layers(self.mixture.experts),
+            "gates": serialize_layers(dict(self.mixture.gates)),
             "tasks": [task.get_config() for task in self.tasks],
-            "tower_units": list(self.tower_units),
+            "tower_units": self.tower_units,
             "hash_feature": self.hash_feature,
+            "dispatch": self.mixture.dispatch,
+            "frozen_towers": [
+                [task, key]
+                for task, tower in self.towers.items()
+                for key, layer in tower.dense.items()
+                if not layer.trainable
+            ],
         }
 
     @classmethod
@@ -321,22 +342,13 @@ class MultiGateRecommender(keras.Model):
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> "MultiGateRecommender":
         config = dict(config)
-        config["features"] = {
-            name: keras.saving.deserialize_keras_object(
-                feature, custom_objects=custom_objects
-            )
-            for name, feature in config["features"].items()
-        }
-        mixture = keras.saving.deserialize_keras_object(
-            config.pop("mixture"), custom_objects=custom_objects
-        )
+        frozen_towers = config.pop("frozen_towers")
         config["tasks"] = [Task.from_config(each) for each in config["tasks"]]
-        return cls(
-            experts=mixture.experts,
-            gates=mixture.gates,
-            dispatch=mixture.dispatch,
-            **config,
-        )
+        layers = ("features", "experts", "gates")
+        model = cls(**deserialize_layers(config, layers, custom_objects))
+        for task, key in frozen_towers:
+            model.towers[task].dense[key].trainable = False
+        return model
 
     def get_compile_config(self) -> dict[str, Any] | None:
         if getattr(self, "_compile_arguments", None) is None:

@@ -12,7 +12,7 @@ from keras_comet._keras import keras
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What a task predicts, and how it is trained and judged.
+    """Describes what a task predicts, and how it is trained and judged.
 
     Args:
         name: str. Key of the labels and of the predictions.
@@ -56,8 +56,8 @@ class Task:
                 f"{self.name!r}"
             )
 
-    def find_labelled(self, labels: tf.Tensor) -> tf.Tensor:
-        """Tells which examples have a label.
+    def label_mask(self, labels: tf.Tensor) -> tf.Tensor:
+        """Returns the mask of the examples that have a label.
 
         Args:
             labels: tensor `(batch,)` or `(batch, units)`.

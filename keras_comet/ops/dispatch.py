@@ -1,5 +1,6 @@
 """Sparse dispatch and combine: only the chosen (row, expert) pairs."""
 
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -20,6 +21,21 @@ class RoutedPairs(NamedTuple):
     rows: tf.Tensor
     experts: tf.Tensor
     counts: tf.Tensor
+
+
+def find_chosen(routing_weights: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Finds the (row, expert) pairs that any of several gates chose.
+
+    Args:
+        routing_weights: list of tensors `(rows, num_experts)`.
+
+    Returns:
+        A bool tensor `(rows, num_experts)`.
+    """
+    # Not `> 0`: a NaN must reach the output of its row, not vanish.
+    return tf.reduce_any(
+        tf.stack([tf.not_equal(each, 0.0) for each in routing_weights]), axis=0
+    )
 
 
 def find_routed_pairs(chosen: tf.Tensor) -> RoutedPairs:

@@ -1,4 +1,4 @@
-"""A Keras optimizer that searches permutations of experts besides."""
+"""Optimizer wrapper that also searches expert permutations."""
 
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -41,9 +41,9 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
     optimizer's: with the search switched off, or in the method `"exchange"`,
     updates equal those of the inner optimizer bit for bit.
 
-    - `"exchange"` searches when `search` is called, by verified exchanges of
-      experts, which never raise the loss of the search batch. `Trainer` calls
-      it, and the callback `LocalSearch` inside `Model.fit`.
+    - `"exchange"` searches when `search` is called, by verified swaps of
+      experts, which never raise the loss of the search batch. The callback
+      `LocalSearch` calls it, inside `Model.fit` or `Trainer.fit`.
     - `"sinkhorn"` searches within the updates: `P = sinkhorn(logits /
       temperature)` is soft and trained, gets harder as the temperature falls,
       and is rounded exactly by linear assignment at the end.
@@ -54,7 +54,7 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
 
     Reference:
     - [Ibrahim et al., 2023](https://arxiv.org/abs/2306.02824), Section 4.
-      Departures: the search by exchanges is not the paper's; in `"sinkhorn"`
+      Departures: the search by swaps is not the paper's; in `"sinkhorn"`
       the logits have an optimizer and a learning rate of their own, P starts
       half at the current assignment and half spread out, and the temperature
       is high enough to begin with that the search moves.
@@ -79,8 +79,9 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
 
     Raises:
         ValueError: If `search_steps` is negative, `method` is unknown, the
-            inner optimizer is a `LossScaleOptimizer`, or there is nothing for
-            `"sinkhorn"` to search when the optimizer is built.
+            inner optimizer is a `LossScaleOptimizer`, there is nothing for
+            `"sinkhorn"` to search when the optimizer is built, or two
+            permutations have the same name.
 
     Example:
 
@@ -183,11 +184,11 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
         """Exchanges experts as long as that lowers the loss, and no longer.
 
         The gradient of the loss with respect to each P ranks candidates: its
-        linear assignment, and all exchanges of two experts. Each is verified
-        by the true loss, a few at a time; the best that improves is taken,
-        until none does, which a sweep of all exchanges certifies, or the
-        budget ends. Deterministic. In eager code, gates and experts of this
-        package run once for all candidates.
+        linear assignment, and all swaps of two experts. Each is verified by
+        the true loss, a batch of candidates at a time; the best that improves
+        is taken, until none of all swaps does, or the budget ends.
+        Deterministic. Every candidate is one call of `loss_fn`: wrapped in
+        `tf.function` it is much faster.
 
         Args:
             loss_fn: function without arguments that returns the scalar loss
@@ -207,7 +208,7 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
         Raises:
             ValueError: If the method is not `"exchange"`, the search is over
                 (more than `search_steps` updates), there is no permutation,
-                one is soft, or the loss is no scalar.
+                one is soft, two have the same name, or the loss is no scalar.
         """
         if self.method != "exchange":
             raise ValueError(
@@ -222,6 +223,7 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
                 "nothing moves the permutations any more. Received: a search "
                 f"after {step} updates. Raise `search_steps`."
             )
+        _check_names(permutations)
         return exchange_search(
             loss_fn, permutations, max_evaluations, max_seconds
         )
@@ -231,6 +233,7 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
             return
         variables = list(variables)
         self._permutations = find_permutations(variables)
+        _check_names(self._permutations)
         self.inner_optimizer.build(self._without_permutations(variables))
         if self._sinkhorn is not None:
             if not self._permutations:
@@ -362,3 +365,18 @@ class LocalSearchOptimizer(keras.optimizers.Optimizer):
                     config[name], custom_objects=custom_objects
                 )
         return cls(**config)
+
+
+def _check_names(permutations: Sequence[ExpertPermutation]) -> None:
+    names = sorted(
+        each.name
+        for each in permutations
+        if isinstance(each, ExpertPermutation)
+    )
+    if len(set(names)) < len(names):
+        raise ValueError(
+            "The permutations that one optimizer searches must have different "
+            f"names. Received: {names}. Name them apart by "
+            "`ExpertPermutation(num_experts, name=...)`, or give one object "
+            "to all gates that share it."
+        )

@@ -1,4 +1,4 @@
-"""Which batch a search looks at, and when there is one."""
+"""The batches of data that searches look at."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 class SearchBatches:
-    """Batches for searches, one for every so many updates, around and around.
+    """Cycles through the search data, one batch every `interval` updates.
 
     When a search is due, and on which batch, depends on the numbers of the
     updates alone: a training that is resumed searches as if it had not been
@@ -16,12 +16,12 @@ class SearchBatches:
         data: `tf.data.Dataset` of batches, finite, in an order that does not
             change.
         interval: int. Updates between two searches.
-        search_steps: int. The last update after which one may be due.
+
+    Raises:
+        ValueError: If `interval` is below 1, or the data is endless or empty.
     """
 
-    def __init__(
-        self, data: tf.data.Dataset, interval: int, search_steps: int
-    ) -> None:
+    def __init__(self, data: tf.data.Dataset, interval: int) -> None:
         if interval < 1:
             raise ValueError(
                 "The interval between searches must be at least 1 update. "
@@ -37,17 +37,18 @@ class SearchBatches:
             )
         self._data = data
         self._interval = interval
-        self._search_steps = search_steps
 
     def is_due(self, before: int, after: int) -> bool:
-        """Whether a search is due after an update, or several at once."""
-        return (
-            after // self._interval > before // self._interval
-            and after <= self._search_steps
-        )
+        """Whether a search is due after an update, or several at once.
+
+        Args:
+            before: int. Number of updates before.
+            after: int. Number of updates now.
+        """
+        return after // self._interval > before // self._interval
 
     def at(self, step: int) -> Any:
-        """The batch for the search after this number of updates."""
+        """Returns the batch for the search after this number of updates."""
         index = (step // self._interval - 1) % self._num_batches
         [batch] = self._data.skip(index).take(1)
         return batch

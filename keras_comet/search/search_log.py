@@ -1,4 +1,4 @@
-"""What the local search does, for TensorBoard."""
+"""TensorBoard logs of the local search."""
 
 import os
 from collections.abc import Sequence

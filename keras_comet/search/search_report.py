@@ -1,11 +1,11 @@
-"""What a search did."""
+"""The report of a search."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchReport:
-    """What `LocalSearchOptimizer.search` returns.
+    """The result of `LocalSearchOptimizer.search`.
 
     Args:
         loss_before: float. The loss when the search began.
@@ -13,9 +13,9 @@ class SearchReport:
         moves: int. Number of moves that were taken.
         evaluations: int. Number of times the loss was computed, gradients
             included, after the first.
-        is_local_optimum: bool. Whether no exchange of two experts improves the
-            loss any more, as all were tried.
-        seconds: float. How long it took.
+        is_local_optimum: bool. Whether all swaps of two experts were tried,
+            and none improves the loss any more.
+        seconds: float. Duration of the search.
     """
 
     loss_before: float

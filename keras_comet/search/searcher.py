@@ -1,4 +1,4 @@
-"""Search by exchanges on batches of data, for any compiled model."""
+"""Search over permutations on batches of data, for any compiled model."""
 
 from typing import Any
 
@@ -53,10 +53,10 @@ class Searcher:
         self._model = model
         self._max_evaluations = max_evaluations
         self._max_seconds = max_seconds
-        self._loss = SearchLoss(model, self.permutations)
+        self._loss = SearchLoss(model)
 
     def count_steps(self) -> int:
-        """The number of updates so far, skipped ones not counted."""
+        """Returns the number of updates so far, skipped ones not counted."""
         # Not int(iterations), which mirrored variables do not have.
         return int(tf.convert_to_tensor(self.optimizer.iterations))
 
@@ -75,7 +75,7 @@ class Searcher:
         values = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
         try:
             return self.optimizer.search(
-                self._loss.on(batch),
+                lambda: self._loss(batch),
                 self.permutations,
                 self._max_evaluations,
                 self._max_seconds,

@@ -14,8 +14,10 @@ from keras_comet.testing.layer_checks import check_compiled_training
 from keras_comet.testing.layer_checks import check_config
 from keras_comet.testing.layer_checks import check_gradients
 from keras_comet.testing.layer_checks import check_mixed_precision
+from keras_comet.testing.layer_checks import check_policy
 from keras_comet.testing.layer_checks import check_saving
 from keras_comet.testing.layer_checks import check_shapes
+from keras_comet.testing.layer_checks import check_trainable
 
 __all__ = [
     "GATE_CHECKS",
@@ -30,8 +32,10 @@ __all__ = [
     "check_losses",
     "check_mixed_precision",
     "check_permutation",
+    "check_policy",
     "check_row_independence",
     "check_saving",
     "check_shapes",
     "check_simplex",
+    "check_trainable",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
 from keras_comet.gates.base import Gate
 from keras_comet.testing.subject import InitKwargs
@@ -35,7 +36,10 @@ _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 def check_config(
     layer_class: type, init_kwargs: InitKwargs, inputs: Inputs
 ) -> None:
-    """Config names every constructor argument and makes the layer again."""
+    """Config names every constructor argument and makes the layer again.
+
+    Twice as well as once, and from JSON.
+    """
     layer = make_layer(layer_class, init_kwargs)
     config = layer.get_config()
     missing = _constructor_arguments(layer_class) - set(config)
@@ -47,7 +51,14 @@ def check_config(
     again = layer_class.from_config(config)  # type: ignore[attr-defined]
     serialized = json.dumps(keras.saving.serialize_keras_object(layer))
     revived = keras.saving.deserialize_keras_object(json.loads(serialized))
-    for other, way in ((again, "from_config"), (revived, "serialization")):
+    twice = layer_class.from_config(  # type: ignore[attr-defined]
+        again.get_config()
+    )
+    for other, way in (
+        (again, "from_config"),
+        (twice, "from_config twice"),
+        (revived, "serialization"),
+    ):
         require(
             _plain(other.get_config()) == _plain(config),
             f"{layer_class.__name__} has another config after {way}: "
@@ -222,12 +233,69 @@ def _check_precision(layer: Any, tensors: Any, policy: str) -> None:
         )
 
 
+def check_policy(
+    layer_class: type, init_kwargs: InitKwargs, inputs: Inputs
+) -> None:
+    """A layer keeps its precision under another global policy."""
+    tensors = make_inputs(inputs, 3)
+    before = keras.mixed_precision.global_policy()
+    try:
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+        layer = make_layer(layer_class, init_kwargs)
+        outputs = layer(tensors)
+        serialized = json.dumps(keras.saving.serialize_keras_object(layer))
+        keras.mixed_precision.set_global_policy("float32")
+        revived = keras.saving.deserialize_keras_object(json.loads(serialized))
+        found = revived(tensors)
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+    dtypes = [
+        [each.dtype for each in tf.nest.flatten(structure)]
+        + [
+            (type(each).__name__, each.compute_dtype)
+            for each in flatten_layers(owner)
+            # Keras leaves the policy out of the config of a Sequential.
+            if each.weights and not isinstance(each, keras.Sequential)
+        ]
+        for owner, structure in ((layer, outputs), (revived, found))
+    ]
+    require(
+        dtypes[0] == dtypes[1],
+        f"{layer_class.__name__}, made under mixed_bfloat16 and rebuilt under "
+        f"float32, has the dtypes {dtypes[1]}, not {dtypes[0]}",
+    )
+
+
+def check_trainable(
+    layer_class: type, init_kwargs: InitKwargs, inputs: Inputs
+) -> None:
+    """A frozen layer is frozen when it is loaded, with all that it holds."""
+    tensors = make_inputs(inputs, 3)
+    layer = make_layer(layer_class, init_kwargs)
+    layer.trainable = False
+    serialized = json.dumps(keras.saving.serialize_keras_object(layer))
+    revived = keras.saving.deserialize_keras_object(json.loads(serialized))
+    revived(tensors)
+    trained = [
+        weight.name
+        for each in flatten_layers(revived)
+        for weight in each.trainable_weights
+    ]
+    require(
+        not trained,
+        f"{layer_class.__name__} was frozen; rebuilt, it trains {trained}",
+    )
+
+
 def check_saving(
     layer_class: type, init_kwargs: InitKwargs, inputs: Inputs
 ) -> None:
-    """A saved model predicts and goes on training as the one that was saved."""
+    """A saved model has the same weights, predicts and trains equally.
+
+    Saved as `.keras`, `.weights.h5` and as a TensorFlow checkpoint.
+    """
     tensors = make_inputs(inputs, 4)
-    model = make_model(layer_class, init_kwargs, tensors)
+    model = make_model(layer_class, init_kwargs, tensors, run_eagerly=True)
     train(model, tensors)
     flat = tf.nest.flatten(tensors)
     expected = model(flat, training=False)
@@ -238,7 +306,22 @@ def check_saving(
         model.save_weights(path / "model.weights.h5")
         copy = keras.models.clone_model(model)
         copy.load_weights(path / "model.weights.h5")
-    for other, way in ((loaded, ".keras"), (copy, ".weights.h5")):
+        tf.train.Checkpoint(model=model).write(str(path / "checkpoint"))
+        restored = keras.models.clone_model(model)
+        tf.train.Checkpoint(model=restored).read(
+            str(path / "checkpoint")
+        ).assert_existing_objects_matched()
+    for other, way in (
+        (loaded, ".keras"),
+        (copy, ".weights.h5"),
+        (restored, "a checkpoint"),
+    ):
+        for weight, saved in zip(other.weights, model.weights, strict=True):
+            np.testing.assert_array_equal(
+                tf.convert_to_tensor(weight),
+                tf.convert_to_tensor(saved),
+                err_msg=f"{layer_class.__name__}: {saved.name} after {way}",
+            )
         np.testing.assert_allclose(
             other(flat, training=False),
             expected,
@@ -260,6 +343,8 @@ LAYER_CHECKS: tuple[Callable[..., None], ...] = (
     check_gradients,
     check_compiled_training,
     check_mixed_precision,
+    check_policy,
+    check_trainable,
     check_saving,
 )
 

@@ -84,6 +84,8 @@ def make_model(
         tf.nest.flatten(symbolic), keras.layers.Dense(1)(joined)
     )
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+    # Variables made inside of a training step would have it traced twice.
+    optimizer.build(model.trainable_variables)
     model.compile(
         optimizer, "mse", jit_compile=jit_compile, run_eagerly=run_eagerly
     )

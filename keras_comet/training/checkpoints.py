@@ -20,7 +20,7 @@ _UNREADABLE = (tf.errors.OpError, LookupError, OSError, ValueError)
 
 @dataclasses.dataclass
 class Progress:
-    """How far a training is, and what it has reported so far.
+    """Position of a training, and its reports so far.
 
     Args:
         epoch: int. Number of finished epochs.
@@ -37,14 +37,14 @@ class Progress:
     reports: dict[int, SearchReport] = dataclasses.field(default_factory=dict)
 
     def continue_history(self, history: Any) -> None:
-        """Gives the callback `History`, which is empty, what came before."""
+        """Restores earlier epochs into an empty `History`."""
         history.epoch += self.epochs
         history.history.update(
             {key: list(values) for key, values in self.history.items()}
         )
 
     def finish_epoch(self, history: Any) -> None:
-        """Goes on to the next epoch; `history` has seen the last one."""
+        """Counts an epoch as finished, and copies the `History` up to it."""
         self.epoch += 1
         self.step = 0
         self.epochs = list(history.epoch)
@@ -65,18 +65,22 @@ class _SavedProgress(tf.train.experimental.PythonState):
 
     def deserialize(self, string_value: bytes) -> None:
         values = json.loads(string_value)
-        values["reports"] = {
-            int(step): SearchReport(**report)
-            for step, report in values["reports"].items()
-        }
+        # In place, as the callback that searches goes on adding to them.
+        self._progress.reports.clear()
+        self._progress.reports.update(
+            {
+                int(step): SearchReport(**report)
+                for step, report in values.pop("reports").items()
+            }
+        )
         for name, value in values.items():
             setattr(self._progress, name, value)
 
 
 class Checkpoints:
-    """Writes and reads all that a training needs to go on as if never stopped.
+    """Writes and reads checkpoints from which a training resumes exactly.
 
-    That is: the variables of the model, its optimizer and its metrics, the
+    They hold the variables of the model, its optimizer and its metrics, the
     state of random generators, the position in the data, and the progress.
 
     Args:
@@ -115,7 +119,7 @@ class Checkpoints:
         )
 
     def save(self, update: int) -> None:
-        """Writes a checkpoint; what goes wrong is a warning.
+        """Writes a checkpoint, or warns if it cannot be written.
 
         Args:
             update: int. Number of finished updates, for the file's name.
@@ -173,7 +177,7 @@ class Checkpoints:
 
 
 def _find_variables(model: Any) -> list[Any]:
-    """Lists what changes in training, each once; Keras 3 has seeds in it."""
+    """Lists the variables that a training changes, each once."""
     variables = [
         *model.variables,
         *model.optimizer.variables,

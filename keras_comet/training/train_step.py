@@ -5,8 +5,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import KERAS_3
-from keras_comet.search.model_loss import compute_loss
-from keras_comet.search.model_loss import unpack_batch
+from keras_comet.models.compiled_loss import compute_loss
+from keras_comet.models.compiled_loss import unpack_batch
 
 
 def build_for_training(model: Any, batch: Any) -> None:

@@ -1,4 +1,4 @@
-"""The training loop of the method."""
+"""Training loop with local search and checkpoints."""
 
 import os
 from collections.abc import Callable
@@ -9,9 +9,8 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import keras
+from keras_comet.callbacks import LocalSearch
 from keras_comet.search import SearchReport
-from keras_comet.search.search_batches import SearchBatches
-from keras_comet.search.searcher import Searcher
 from keras_comet.search.searcher import find_local_search
 from keras_comet.training.checkpoints import Checkpoints
 from keras_comet.training.checkpoints import Progress
@@ -31,7 +30,8 @@ class Trainer:
        optimizer, gradient clipping included, and Sinkhorn if that is its
        method.
     4. Every `search_interval` updates while the search is on, with the method
-       `"exchange"`: exchanges of experts on the next batch of the search data.
+       `"exchange"`: swaps of experts on the next batch of the search data, by
+       the callback `LocalSearch`, which comes before all others.
 
     and at the end of each epoch:
 
@@ -43,7 +43,8 @@ class Trainer:
     data which is shuffled again and again comes in another order there.)
     Steps are compiled, not with XLA, and run under the strategy in whose
     scope the model was made: each batch is split among the replicas, and must
-    have at least one row for each.
+    have at least one row for each. `on_train_end` of the callbacks is called
+    also after an exception, so that what they switch on they can switch off.
 
     **Resuming.** With a `checkpoint_dir`, `fit` begins at the newest
     checkpoint there, if any: killed at any step and started again, by the
@@ -136,21 +137,16 @@ class Trainer:
                     f"`{name}` must be at least 1. Received: {name}={value}"
                 )
         self.model = model
-        self._search_batches = None
+        self._own_callbacks: list[LocalSearch] = []
+        self._progress = Progress()
         if _searches_by_exchange(model, search_data):
-            self._search_batches = SearchBatches(
-                search_data,
-                search_interval,
-                find_local_search(model.optimizer).search_steps,
-            )
-        self._searcher: Any = None
-        self._max_evaluations = max_evaluations
+            search = LocalSearch(search_data, search_interval, max_evaluations)
+            self._own_callbacks.append(search)
+            self._progress.reports = search.reports
         self._checkpoint_dir = checkpoint_dir
         self._checkpoint_interval = checkpoint_interval
         self._max_checkpoints = max_checkpoints
-        self._progress = Progress()
         self._checkpoints: Checkpoints | None = None
-        self._steps = 0
         self._is_built = False
 
     @property
@@ -195,7 +191,7 @@ class Trainer:
                 self._update, input_signature=(data.element_spec,)
             )
             hooks = keras.callbacks.CallbackList(
-                list(callbacks),
+                [*self._own_callbacks, *callbacks],
                 add_history=True,
                 add_progbar=verbose != 0,
                 model=model,
@@ -205,14 +201,18 @@ class Trainer:
             )
             logs: dict[str, Any] = {}
             model.stop_training = False
-            hooks.on_train_begin()
-            self._progress.continue_history(model.history)
-            while self._progress.epoch < epochs and not model.stop_training:
-                logs = self._train_epoch(
-                    update, batches, num_batches, validation_data, hooks
+            try:
+                hooks.on_train_begin()
+                self._progress.continue_history(model.history)
+                while self._progress.epoch < epochs and not model.stop_training:
+                    logs = self._train_epoch(
+                        update, batches, num_batches, validation_data, hooks
+                    )
+                model.optimizer.finalize_variable_values(
+                    model.trainable_variables
                 )
-            model.optimizer.finalize_variable_values(model.trainable_variables)
-            hooks.on_train_end(logs)
+            finally:
+                hooks.on_train_end(logs)
         return model.history
 
     def _train_epoch(
@@ -230,8 +230,7 @@ class Trainer:
         while progress.step < num_batches and not model.stop_training:
             hooks.on_train_batch_begin(progress.step)
             logs = update(next(batches))  # 1 to 3
-            self._search_if_due()  # 4
-            hooks.on_train_batch_end(progress.step, logs)
+            hooks.on_train_batch_end(progress.step, logs)  # 4
             progress.step += 1
             self._save_within_epoch(num_batches)
         is_whole = not model.stop_training
@@ -266,18 +265,7 @@ class Trainer:
                 self._progress,
             )
             self._checkpoints.restore()
-        if self._search_batches is not None:
-            self._searcher = Searcher(self.model, self._max_evaluations)
-            self._steps = self._searcher.count_steps()
         return batches
-
-    def _search_if_due(self) -> None:
-        if self._search_batches is None:
-            return
-        before, self._steps = self._steps, self._searcher.count_steps()
-        if self._search_batches.is_due(before, self._steps):
-            batch = self._search_batches.at(self._steps)
-            self.reports[self._steps] = self._searcher.search(batch)
 
     def _save_within_epoch(self, num_batches: int) -> None:
         step = self._progress.step

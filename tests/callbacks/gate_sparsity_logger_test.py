@@ -14,7 +14,7 @@ from keras_comet._keras import keras
 from keras_comet.callbacks import GateSparsityLogger
 from keras_comet.callbacks.usage_heatmap import to_image
 from keras_comet.callbacks.usage_heatmap import usage_heatmap
-from keras_comet.gates.observation import routing_weights
+from keras_comet.gates.capture import routing_weights
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.normal(size=(48, 3)).astype("float32")

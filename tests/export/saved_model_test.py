@@ -1,11 +1,8 @@
 """Exports every kind of model once, serves all in one other process."""
 
 import contextlib
-import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,9 +12,10 @@ import keras_comet
 from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
 from keras_comet.export import export_saved_model
+from tests.export.exports import BATCHES
+from tests.helpers import rows
 
-BATCHES = (1, 5, 17)
-NUM_EXPERTS = 5
+NUM_EXPERTS = 3
 K = 2
 TASKS = ("rating", "click")
 USERS = ["ann", "bob", "cid"]
@@ -27,7 +25,7 @@ GATES = {
     "comet": (lambda: keras_comet.COMETGate(NUM_EXPERTS, k=K), "features"),
     "comet_permuted": (
         lambda: keras_comet.COMETGate(
-            NUM_EXPERTS, permutation=permutation([3, 0, 4, 1, 2])
+            NUM_EXPERTS, permutation=permutation([2, 0, 1])
         ),
         "features",
     ),
@@ -52,7 +50,7 @@ GATES = {
     "hash_strings": (lambda: keras_comet.HashGate(NUM_EXPERTS), "user"),
     "softmax": (lambda: keras_comet.SoftmaxGate(NUM_EXPERTS), "features"),
 }
-HARD = ("comet_hard", "dselect_k_hard")
+HARD = ("comet", "comet_permuted", "dselect_k", "dselect_k_static")
 
 
 def permutation(assignment):
@@ -71,42 +69,56 @@ def make_inputs():
     }
 
 
-def make_model(kind, as_list=False):
-    make_gate, reads = GATES[kind]
+def make_inputs_of_model():
     # The order is neither alphabetical nor that of use.
-    inputs = {
+    return {
         "user": keras.Input((), dtype="string", name="user"),
         "item": keras.Input((), dtype="int64", name="item"),
         "dense": keras.Input((3,), name="dense"),
     }
+
+
+def make_model():
+    """Every kind of gate, in one model."""
+    inputs = make_inputs_of_model()
     ids = keras.layers.StringLookup(vocabulary=USERS)(inputs["user"])
     embedded = keras.layers.Embedding(len(USERS) + 1, 4)(ids)
     items = keras.layers.Embedding(9, 4)(inputs["item"])
     features = keras.layers.Concatenate()([inputs["dense"], items, embedded])
-    given = {"ids": ids, "user": inputs["user"]}.get(reads)
     hidden = keras_comet.MixtureOfExperts(
         [keras.layers.Dense(6, "relu") for _ in range(NUM_EXPERTS)],
-        make_gate(),
-    )(features if given is None else (features, given))
+        keras_comet.COMETGate(NUM_EXPERTS),
+    )(features)
+    read = {"features": hidden, "ids": ids, "user": inputs["user"]}
     mixtures, weights = keras_comet.MultiGateMixtureOfExperts(
         [keras.layers.Dense(4) for _ in range(NUM_EXPERTS)],
-        {task: make_gate() for task in TASKS},
+        {kind: make() for kind, (make, _) in GATES.items()},
     )(
-        hidden if given is None else (hidden, given),
+        (hidden, {kind: read[what] for kind, (_, what) in GATES.items()}),
         return_routing_weights=True,
     )
-    outputs = {task: keras.layers.Dense(1)(mixtures[task]) for task in TASKS}
-    for task in TASKS:
-        outputs[f"{task}_weights"] = weights[task]
-    if as_list:
-        return keras.Model(
-            list(inputs.values()),
-            [
-                keras.layers.Dense(1, name=f"{task}_tower")(mixtures[task])
-                for task in TASKS
-            ],
-        )
-    return keras.Model(inputs, outputs)
+    weights = {f"{kind}_weights": each for kind, each in weights.items()}
+    return keras.Model(inputs, {**mixtures, **weights})
+
+
+def make_model_of_lists():
+    """Takes and returns lists, whose order is not that of the names."""
+    inputs = list(make_inputs_of_model().values())
+    ids = keras.layers.StringLookup(vocabulary=USERS)(inputs[0])
+    embedded = keras.layers.Embedding(len(USERS) + 1, 4)(ids)
+    items = keras.layers.Embedding(9, 4)(inputs[1])
+    features = keras.layers.Concatenate()([inputs[2], items, embedded])
+    mixtures = keras_comet.MultiGateMixtureOfExperts(
+        keras_comet.StackedDenseExperts(NUM_EXPERTS, [4]),
+        {task: keras_comet.SoftmaxGate(NUM_EXPERTS) for task in TASKS},
+    )(features)
+    return keras.Model(
+        inputs,
+        [
+            keras.layers.Dense(1, name=f"{task}_tower")(mixtures[task])
+            for task in TASKS
+        ],
+    )
 
 
 class TensorModel(keras.Model):
@@ -115,7 +127,7 @@ class TensorModel(keras.Model):
     def __init__(self):
         super().__init__()
         self.moe = keras_comet.MixtureOfExperts(
-            [keras.layers.Dense(2) for _ in range(3)], keras_comet.TopKGate(3)
+            keras_comet.StackedDenseExperts(3, [2]), keras_comet.TopKGate(3)
         )
 
     def call(self, dense):
@@ -139,7 +151,7 @@ class DictModel(TensorModel):
 
 def make_sequential(*layers):
     gate = keras_comet.TopKGate(3)
-    experts = [keras.layers.Dense(2) for _ in range(3)]
+    experts = keras_comet.StackedDenseExperts(3, [2])
     return keras.Sequential(
         [*layers, keras_comet.MixtureOfExperts(experts, gate)]
     )
@@ -152,7 +164,7 @@ def make_recommender():
             "item": keras_comet.CategoricalFeature(range(9), embedding_dim=4),
             "dense": keras_comet.NumericFeature([0.0] * 3, [1.0] * 3),
         },
-        experts=[keras.layers.Dense(4) for _ in range(NUM_EXPERTS)],
+        experts=keras_comet.StackedDenseExperts(NUM_EXPERTS, [4]),
         gates={
             "rating": keras_comet.COMETGate(NUM_EXPERTS),
             "click": keras_comet.HashGate(NUM_EXPERTS),
@@ -166,9 +178,17 @@ def to_tensors(inputs):
     return tf.nest.map_structure(tf.constant, inputs)
 
 
+def gates_of(model):
+    return [
+        layer
+        for layer in flatten_layers(model)
+        if isinstance(layer, keras_comet.Gate)
+    ]
+
+
 @contextlib.contextmanager
 def routing_hard(model):
-    gates = [g for g in flatten_layers(model) if hasattr(g, "hard_routing")]
+    gates = [gate for gate in gates_of(model) if hasattr(gate, "hard_routing")]
     assert gates
     for gate in gates:
         gate.hard_routing = True
@@ -177,79 +197,19 @@ def routing_hard(model):
         gate.hard_routing = False
 
 
-class Exports:
-    """Collects exports, and what serving them should return."""
-
-    def __init__(self, directory):
-        self.directory = directory
-        self.expected = {}
-        self.inputs = {}
-        self.models = {}
-
-    def add(self, name, model, inputs, expected, **kwargs):
-        path = self.directory / name / "1"
-        assert export_saved_model(model, path, **kwargs) == path
-        if kwargs.get("hard_routing"):
-            self.models[name] = model
-        self.inputs[name] = sorted(inputs)
-        self.expected[name] = tf.nest.map_structure(np.asarray, expected)
-        np.savez(
-            self.directory / f"{name}_inputs.npz",
-            **{
-                f"{batch}:{key}": value[:batch]
-                for key, value in inputs.items()
-                for batch in BATCHES
-            },
-        )
-
-    def serve(self):
-        cases = [
-            {
-                "path": str(self.directory / name / "1"),
-                "inputs": str(self.directory / f"{name}_inputs.npz"),
-                "outputs": str(self.directory / f"{name}_outputs.npz"),
-            }
-            for name in self.expected
-        ]
-        (self.directory / "cases.json").write_text(json.dumps(cases))
-        subprocess.run(
-            [
-                sys.executable,
-                "-I",
-                str(pathlib.Path(__file__).with_name("serve.py")),
-                str(self.directory / "cases.json"),
-                str(self.directory / "report.json"),
-            ],
-            check=True,
-            cwd="/",
-            env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-        )
-        report = json.loads((self.directory / "report.json").read_text())
-        self.report = dict(zip(self.expected, report, strict=True))
-        self.served = {}
-        for name in self.expected:
-            with np.load(self.directory / f"{name}_outputs.npz") as outputs:
-                self.served[name] = dict(outputs)
-
-
-@pytest.fixture(scope="module")
-def exports(tmp_path_factory):
-    keras.utils.set_random_seed(0)
-    result = Exports(tmp_path_factory.mktemp("exports"))
+def add_exports(result):
+    """Exports every kind of model, for the fixture of this folder."""
     inputs = make_inputs()
     tensors = to_tensors(inputs)
-    for kind in GATES:
-        model = make_model(kind)
-        # Also leaves a trace with soft routing behind, before any export.
-        result.add(kind, model, inputs, model.predict(tensors, verbose=0))
-        if f"{kind}_hard" in HARD:
-            with routing_hard(model):
-                expected = model(tensors, training=False)
-            result.add(
-                f"{kind}_hard", model, inputs, expected, hard_routing=True
-            )
+    model = make_model()
+    # Also leaves a trace with soft routing behind, before any export.
+    expected = model.predict(tensors, verbose=0)
+    result.add("gates", model, inputs, expected)
+    with routing_hard(model):
+        expected = model(tensors, training=False)
+    result.add("gates_hard", model, inputs, expected, hard_routing=True)
 
-    model = make_model("softmax", as_list=True)
+    model = make_model_of_lists()
     predictions = model.predict(list(tensors.values()), verbose=0)
     names = [f"{task}_tower" for task in TASKS]
     expected = dict(zip(names, predictions, strict=True))
@@ -289,15 +249,10 @@ def exports(tmp_path_factory):
     model = make_recommender()
     result.add("recommender", model, inputs, model.predict(inputs, verbose=0))
 
-    del model
-    keras.backend.clear_session()
-    result.serve()
-    return result
-
 
 CASES = (
-    *GATES,
-    *HARD,
+    "gates",
+    "gates_hard",
     "list",
     "sequential",
     "sequential_built_by_call",
@@ -326,7 +281,8 @@ def test_signature_names_inputs_and_outputs(exports):
         assert report["outputs"] == sorted(exports.expected[case]), case
         assert sorted(report["inputs"]) == exports.inputs[case]
         for name, shape in report["inputs"].items():
-            assert shape == ([-1, 3] if name == "dense" else [-1]), case
+            features = {"dense": [3], "x": [5]}.get(name, [])
+            assert shape == [-1, *features], case
 
 
 def test_graph_has_no_python_and_no_assignment(exports):
@@ -340,36 +296,37 @@ def test_graph_has_no_python_and_no_assignment(exports):
             assert not op.startswith(("Assign", "Restore", "Scatter")), case
 
 
-@pytest.mark.parametrize("case", HARD)
-def test_hard_routing_caps_the_experts_in_the_export_alone(exports, case):
-    soft = exports.expected[case.removesuffix("_hard")]
-    for task in TASKS:
-        key = f"{task}_weights"
-        weights = exports.served[case][f"{max(BATCHES)}:{key}"]
-        assert (weights != 0.0).sum(axis=-1).max() <= K
-        np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-6)
-        assert (soft[key] != 0.0).sum(axis=-1).max() > K
-    gates = [
-        layer
-        for layer in flatten_layers(exports.models[case])
-        if isinstance(layer, keras_comet.Gate)
-    ]
-    assert [gate.hard_routing for gate in gates] == [False] * 3
-    after = exports.models[case](to_tensors(make_inputs()), training=False)
-    for key, value in soft.items():
+@pytest.mark.parametrize("kind", HARD)
+def test_hard_routing_caps_the_experts_in_the_export_alone(exports, kind):
+    key = f"{kind}_weights"
+    weights = exports.served["gates_hard"][f"{max(BATCHES)}:{key}"]
+    assert (weights != 0.0).sum(axis=-1).max() <= K
+    np.testing.assert_allclose(weights.sum(axis=-1), 1.0, atol=1e-6)
+    assert (exports.expected["gates"][key] != 0.0).sum(axis=-1).max() > K
+
+
+def test_hard_export_leaves_the_model_soft(exports):
+    model = exports.models["gates_hard"]
+    soft = [g.hard_routing for g in gates_of(model) if hasattr(g, "gamma")]
+    assert soft == [False] * (1 + len(HARD))
+    after = model(to_tensors(make_inputs()), training=False)
+    for key, value in exports.expected["gates"].items():
         np.testing.assert_allclose(after[key], value, atol=1e-5)
 
 
 def test_export_keeps_a_gate_hard_that_was_hard(tmp_path):
-    model = make_sequential(keras.Input((3,)))
     gate = keras_comet.COMETGate(3, hard_routing=True)
-    model.add(
-        keras_comet.MixtureOfExperts(
-            [keras.layers.Dense(2) for _ in range(3)], gate
+    inputs = keras.Input((3,), name="x")
+    model = keras.Model(inputs, gate(inputs))
+    x = rows(40, 3)
+    expected = gate(x)
+    for path, hard_routing in ((tmp_path / "1", False), (tmp_path / "2", True)):
+        export_saved_model(model, path, hard_routing=hard_routing)
+        serve = tf.saved_model.load(path).signatures["serving_default"]
+        np.testing.assert_allclose(
+            serve(x=tf.constant(x))["output"], expected, atol=1e-6
         )
-    )
-    export_saved_model(model, tmp_path / "1", hard_routing=True)
-    assert gate.hard_routing is True
+        assert gate.hard_routing is True
 
 
 @pytest.mark.parametrize("make", ["mkdir", "touch"])
@@ -386,21 +343,8 @@ def test_existing_path_is_not_touched(tmp_path, make):
     assert os.listdir(tmp_path) == ["1"]
 
 
-def test_failure_leaves_nothing_behind_and_gates_as_they_were(
-    tmp_path, monkeypatch
-):
-    gate = keras_comet.COMETGate(3)
-    model = keras.Sequential(
-        [
-            keras.Input((3,)),
-            keras_comet.MixtureOfExperts(
-                [keras.layers.Dense(2) for _ in range(3)], gate
-            ),
-        ]
-    )
-
+def test_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     def write_out(self, path, *args, **kwargs):
-        assert gate.hard_routing is True
         pathlib.Path(path).mkdir()
         (pathlib.Path(path) / "half").write_text("")
         raise OSError("disk full")
@@ -408,10 +352,10 @@ def test_failure_leaves_nothing_behind_and_gates_as_they_were(
     # In Keras 3 the public class makes an object of another one.
     archive = type(keras.export.ExportArchive())
     monkeypatch.setattr(archive, "write_out", write_out)
+    model = make_sequential(keras.Input((3,)))
     with pytest.raises(OSError, match="disk full"):
         export_saved_model(model, tmp_path / "new/1", hard_routing=True)
     assert os.listdir(tmp_path / "new") == []
-    assert gate.hard_routing is False
 
 
 def test_export_prints_nothing_and_leaves_one_directory(tmp_path, capsys):
@@ -456,7 +400,7 @@ def call_with_nested_outputs():
             r"Received: \['my input'\]",
         ),
         (
-            lambda: make_model("softmax"),
+            make_model_of_lists,
             {"user": tf.TensorSpec([None], tf.string)},
             r"Received: \['user'\]",
         ),

@@ -32,25 +32,25 @@ import tensorflow as tf  # noqa: E402
 
 
 def find_reachable(graph_def, outputs):
-    """Counts ops by type that run for these outputs, functions included."""
-    nodes = {node.name: node for node in graph_def.node}
+    """Finds the nodes that run for these outputs, functions included.
+
+    Returns a list of pairs: a node, and all nodes of its graph by name.
+    """
     functions = {
         each.signature.name: each for each in graph_def.library.function
     }
-    ops = collections.Counter()
-    seen_functions = set()
+    nodes = {node.name: node for node in graph_def.node}
+    reachable = []
     seen = set()
-    waiting = [name.partition(":")[0] for name in outputs]
-    bodies = []
+    waiting = [node_name(name) for name in outputs]
     while waiting:
-        name = waiting.pop().lstrip("^").partition(":")[0]
+        name = waiting.pop()
         if name not in seen:
             seen.add(name)
-            bodies.append(nodes[name])
-            waiting.extend(nodes[name].input)
-    while bodies:
-        node = bodies.pop()
-        ops[node.op] += 1
+            reachable.append((nodes[name], nodes))
+            waiting.extend(map(node_name, nodes[name].input))
+    seen_functions = set()
+    for node, _ in reachable:
         called = [node.op]
         for value in node.attr.values():
             called.append(value.func.name)
@@ -58,8 +58,20 @@ def find_reachable(graph_def, outputs):
         for name in called:
             if name in functions and name not in seen_functions:
                 seen_functions.add(name)
-                bodies.extend(functions[name].node_def)
-    return ops
+                nodes = {each.name: each for each in functions[name].node_def}
+                reachable.extend((each, nodes) for each in nodes.values())
+    return reachable
+
+
+def node_name(tensor):
+    return tensor.lstrip("^").partition(":")[0]
+
+
+def gathers_by_constant(node, nodes):
+    if node.op != "GatherV2":
+        return False
+    indices = nodes.get(node_name(node.input[1]))
+    return indices is not None and indices.op == "Const"
 
 
 def serve(case):
@@ -77,6 +89,7 @@ def serve(case):
             for name, value in session.run(tensors, feed).items():
                 outputs[f"{batch}:{name}"] = value
         np.savez(case["outputs"], **outputs)
+        reachable = find_reachable(loaded.graph_def, tensors.values())
         return {
             "signatures": sorted(loaded.signature_def),
             "inputs": {
@@ -84,7 +97,10 @@ def serve(case):
                 for name, info in signature.inputs.items()
             },
             "outputs": sorted(signature.outputs),
-            "ops": find_reachable(loaded.graph_def, tensors.values()),
+            "ops": collections.Counter(node.op for node, _ in reachable),
+            "gathers_by_constant": sum(
+                gathers_by_constant(*each) for each in reachable
+            ),
         }
 
 

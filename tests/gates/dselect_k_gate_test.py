@@ -155,11 +155,17 @@ def test_penalty_moves_selectors_onto_experts():
     gate.selector_bias.assign([[0.3, 0.3, 0.3]])
     x = tf.constant(rows(1, 4))
     weights = variables([gate.selector_bias])
-    for _ in range(200):
+
+    @tf.function
+    def step():
         with tf.GradientTape() as tape:
             gate(x, training=True)
             loss = tf.add_n(gate.losses)
         [gradient] = tape.gradient(loss, weights)
         weights[0].assign_sub(1e-2 * gradient)
+        return loss
+
+    for _ in range(200):
+        loss = step()
     # The reciprocal of a mass of one.
     np.testing.assert_allclose(loss, 1.0, atol=1e-2)

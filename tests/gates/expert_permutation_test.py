@@ -1,8 +1,11 @@
+import gc
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_comet
+from keras_comet.gates.expert_permutation import check_names
 from keras_comet.gates.expert_permutation import find_permutations
 from tests.helpers import rows
 from tests.helpers import variables
@@ -131,43 +134,65 @@ def test_settles_at_the_nearest_permutation_once():
 
 
 def op_types(function, *inputs):
-    graph = tf.function(function).get_concrete_function(*inputs).graph
-    return {op.type for op in graph.get_operations()}
+    # A new function each time, as tf.function keeps what it traced.
+    traced = tf.function(lambda *inputs: function(*inputs))
+    graph = traced.get_concrete_function(*inputs).graph
+    return [op.type for op in graph.get_operations()]
 
 
-def test_constant_permutation_is_one_gather_or_nothing():
+BRANCHES = {"If", "StatelessIf"}
+
+
+def test_unknown_assignment_is_a_branch():
     permutation = keras_comet.ExpertPermutation(4)
+    assert BRANCHES & set(op_types(permutation, tf.constant(rows(3, 2, 4))))
+
+
+def test_known_identity_adds_nothing_to_the_graph():
     weights = tf.constant(rows(3, 2, 4))
-    assert "If" in op_types(permutation, weights) or (
-        "StatelessIf" in op_types(permutation, weights)
+    permutation = keras_comet.ExpertPermutation(4)
+    vars(permutation)["frozen"] = np.array(True)
+    vars(permutation)["assignment"] = np.arange(4)[np.newaxis]
+    assert permutation.is_searching() is False
+    found = [t for t in op_types(permutation, weights) if t != "Const"]
+    plain = op_types(lambda x: tf.reduce_sum(x, axis=-2), weights)
+    assert sorted(found) == sorted(t for t in plain if t != "Const")
+    np.testing.assert_allclose(
+        permutation(weights), weights.numpy().sum(1), atol=1e-6
     )
-    forbidden = {"If", "StatelessIf", "Einsum", "MatMul", "ReadVariableOp"}
-    with permutation.as_constant():
-        assert permutation.is_searching() is False
-        # The identity.
-        found = op_types(lambda x: permutation(x), weights)
-        assert not found & (forbidden | {"GatherV2"})
-        np.testing.assert_allclose(
-            permutation(weights), weights.numpy().sum(1), atol=1e-6
-        )
-    permutation.assignment.assign([[3, 0, 2, 1]])
-    with permutation.as_constant():
-        found = op_types(lambda x: permutation(x), weights)
-        assert not found & (forbidden | {"InvertPermutation"})
-        assert "GatherV2" in found
-        np.testing.assert_allclose(
-            permutation(weights).numpy()[:, [3, 0, 2, 1]],
-            weights.numpy().sum(1),
-            atol=1e-6,
-        )
-    assert op_types(lambda x: permutation(x), weights) & {"If", "StatelessIf"}
 
 
-def test_permutation_being_searched_is_no_constant():
-    permutation = soft([np.full((2, 2), 0.5)])
-    with pytest.raises(ValueError, match="still being searched.*settle"):
-        with permutation.as_constant():
-            pass
+def test_known_permutation_is_one_gather():
+    weights = tf.constant(rows(3, 2, 4))
+    permutation = keras_comet.ExpertPermutation(4)
+    vars(permutation)["frozen"] = np.array(True)
+    vars(permutation)["assignment"] = np.array([[3, 0, 2, 1]])
+    found = op_types(permutation, weights)
+    assert found.count("GatherV2") == 1
+    assert not set(found) & (
+        BRANCHES | {"Einsum", "MatMul", "ReadVariableOp", "InvertPermutation"}
+    )
+    np.testing.assert_allclose(
+        permutation(weights).numpy()[:, [3, 0, 2, 1]],
+        weights.numpy().sum(1),
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_frozen_weights_have_a_gradient_of_zeros_in_a_graph(jit_compile):
+    permutation = keras_comet.ExpertPermutation(4)
+    [searched] = variables(permutation.trainable_weights)
+
+    @tf.function(jit_compile=jit_compile)
+    def differentiate(x):
+        with tf.GradientTape() as tape:
+            value = tf.reduce_sum(permutation(x) ** 2)
+        return tape.gradient(value, searched)
+
+    np.testing.assert_array_equal(
+        differentiate(tf.constant(rows(3, 2, 4))), np.zeros([1, 4, 4])
+    )
 
 
 def test_find_permutations_goes_by_their_variables():
@@ -177,3 +202,19 @@ def test_find_permutations_goes_by_their_variables():
     given = [*gate.trainable_weights, permutations[0].permutation_weights]
     found = find_permutations(given)
     assert [id(p) for p in found] == [id(permutations[2]), id(permutations[0])]
+
+
+def test_permutation_is_found_as_long_as_it_lives():
+    permutation = keras_comet.ExpertPermutation(3)
+    variable = permutation.permutation_weights
+    assert find_permutations([variable]) == [permutation]
+    del permutation
+    gc.collect()
+    assert find_permutations([variable]) == []
+
+
+def test_two_permutations_of_one_name_raise():
+    shared = keras_comet.ExpertPermutation(3, name="shared")
+    check_names([shared, shared, keras_comet.ExpertPermutation(3)])
+    with pytest.raises(ValueError, match="different names.*'shared'.*Name"):
+        check_names([shared, keras_comet.ExpertPermutation(3, name="shared")])

@@ -70,12 +70,6 @@ def softmax(n, k, gamma, hard, permutation):
 ALWAYS_CAPPED = (top_k, hash_ids)
 
 scales = strategies.sampled_from([0.0, 1e-6, 1e-3, 1.0, 1e3, 1e6])
-settings = hypothesis.settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[hypothesis.HealthCheck.too_slow],
-)
 
 
 @strategies.composite
@@ -115,7 +109,6 @@ def make_permutation(make, case):
 @pytest.mark.parametrize(
     "make", [comet, dselect_k, static_dselect_k, top_k, hash_ids, softmax]
 )
-@settings
 @hypothesis.given(case=cases())
 def test_rows_stay_on_the_simplex_with_finite_gradients(make, case):
     gate = make(

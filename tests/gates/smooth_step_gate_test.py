@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,13 +13,28 @@ from tests.helpers import rows
 from tests.helpers import variables
 
 GATES = [keras_comet.COMETGate, keras_comet.DSelectKGate]
-STATE = {
-    "gamma_scale",
-    "aux_loss_weight",
-    "input_scale",
-    "recent_cardinality",
-    "recent_usage",
-}
+
+
+def state(gate):
+    """Every variable of a gate that is not trained, by name."""
+    return {
+        "gamma_scale": gate.gamma_scale,
+        "aux_loss_weight": gate.aux_loss_weight,
+        "scale": gate.input_scale.scale,
+        "recent_cardinality": gate.routing_tracker.recent_cardinality,
+        "recent_usage": gate.routing_tracker.recent_usage,
+    }
+
+
+@contextlib.contextmanager
+def constants(layer, **values):
+    """Puts NumPy values in the place of variables, as an export does."""
+    before = {name: vars(layer)[name] for name in values}
+    vars(layer).update(values)
+    try:
+        yield
+    finally:
+        vars(layer).update(before)
 
 
 def settled_share(gate, x):
@@ -101,17 +118,16 @@ def test_state_is_saved_and_restored(gate_class, tmp_path):
     gate = model.get_layer("gate")
     gate.gamma_scale.assign(0.3)
     gate.aux_loss_weight.assign(0.004)
-    gate.input_scale.assign(5.0)
-    gate.recent_usage.assign(np.arange(6) / 15)
-    gate.recent_cardinality.assign(np.arange(6)[::-1] / 15)
+    gate.input_scale.scale.assign(5.0)
+    gate.routing_tracker.recent_usage.assign(np.arange(6) / 15)
+    gate.routing_tracker.recent_cardinality.assign(np.arange(6)[::-1] / 15)
     x = rows(9, 4)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again(x), model(x))
-    for name in STATE:
-        np.testing.assert_array_equal(
-            getattr(again.get_layer("gate"), name), getattr(gate, name)
-        )
+    restored = state(again.get_layer("gate"))
+    for name, variable in state(gate).items():
+        np.testing.assert_array_equal(restored[name], variable)
     model.save_weights(tmp_path / "model.weights.h5")
     gate.hard_routing = True
     model.load_weights(tmp_path / "model.weights.h5")
@@ -123,38 +139,99 @@ def test_state_is_not_trained():
     assert {
         weight.name.split("/")[-1].removesuffix(":0")
         for weight in gate.non_trainable_weights
-    } == STATE
+    } == set(state(gate))
 
 
-def test_only_a_steered_gate_records_and_adds_its_pressure():
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_tracks_routing_and_inference_changes_nothing(compiled):
     gate, _ = make_gate(5, gamma=3.0)
+    call = tf.function(gate) if compiled else gate
     x = rows(40, 4)
-    weights = gate(x, training=True).numpy()
+    before = [value.copy() for value in gate.get_weights()]
+    weights = call(tf.constant(x)).numpy()
+    for value, old in zip(gate.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(value, old)
     assert not gate.losses
-    np.testing.assert_array_equal(gate.recent_usage, np.zeros(5))
-    gate.is_steered = True
-    gate.aux_loss_weight.assign(0.3)
-    gate(x)
-    np.testing.assert_array_equal(gate.recent_usage, np.zeros(5))
-    gate(x, training=True)
+    call(tf.constant(x), training=True)
+    tracker = gate.routing_tracker
     usage = weights.mean(axis=0)
-    [loss] = gate.losses
-    np.testing.assert_allclose(
-        loss, 0.3 * (5 * np.sum(usage**2) - 1), rtol=1e-5
-    )
     counts = np.count_nonzero(weights, axis=-1)
     shares = np.bincount(counts, minlength=6)[1:] / 40
-    np.testing.assert_allclose(gate.recent_usage, 0.1 * usage, atol=1e-6)
-    np.testing.assert_allclose(gate.recent_cardinality, 0.1 * shares, atol=1e-6)
+    np.testing.assert_allclose(tracker.recent_usage, 0.1 * usage, atol=1e-6)
+    np.testing.assert_allclose(
+        tracker.recent_cardinality, 0.1 * shares, atol=1e-6
+    )
     # A second batch, with a row that cannot be counted.
     x[3, 0] = np.nan
-    gate(x, training=True)
+    call(tf.constant(x), training=True)
     others = np.arange(40) != 3
+    shares_before = shares
     shares = np.bincount(counts[others], minlength=6)[1:] / 40
-    shares_before = np.bincount(counts, minlength=6)[1:] / 40
     np.testing.assert_allclose(
-        gate.recent_cardinality, 0.09 * shares_before + 0.1 * shares, atol=1e-6
+        tracker.recent_cardinality,
+        0.09 * shares_before + 0.1 * shares,
+        atol=1e-6,
     )
+    np.testing.assert_allclose(
+        tracker.recent_usage,
+        0.09 * usage + 0.1 * weights[others].sum(axis=0) / 40,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_auxiliary_loss_is_added_at_its_weight(compiled):
+    gate, _ = make_gate(5, gamma=3.0)
+    x = rows(40, 4)
+    usage = gate(x).numpy().mean(axis=0)
+
+    def loss(x):
+        gate(x, training=True)
+        return tf.add_n([tf.zeros([]), *gate.losses])
+
+    loss = tf.function(loss) if compiled else loss
+    for weight in (0.0, 0.3, 0.0):
+        gate.aux_loss_weight.assign(weight)
+        np.testing.assert_allclose(
+            loss(tf.constant(x)),
+            weight * (5 * np.sum(usage**2) - 1),
+            rtol=1e-5,
+        )
+
+
+def test_row_with_nan_has_no_effect_while_there_is_no_auxiliary_loss():
+    gate, _ = make_gate(5, gamma=3.0)
+    x = rows(6, 4)
+
+    @tf.function
+    def loss(x):
+        others = gate(x, training=True)[1:]
+        return tf.add_n([tf.reduce_sum(others**2), *gate.losses])
+
+    expected = loss(tf.constant(x))
+    x[0, 2] = np.nan
+    np.testing.assert_allclose(loss(tf.constant(x)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("gate_class", GATES)
+def test_equal_weights_and_config_behave_equally(gate_class):
+    gate = gate_class(5, entropy_weight=0.1)
+    x = rows(20, 4)
+    gate(x, training=True)
+    # What a CardinalityTarget leaves behind when a training is stopped.
+    gate.gamma_scale.assign(0.4)
+    gate.aux_loss_weight.assign(0.05)
+    again = gate_class.from_config(gate.get_config())
+    again.build(x.shape)
+    again.set_weights(gate.get_weights())
+    for _ in range(3):
+        routed = [each(x, training=True) for each in (gate, again)]
+        np.testing.assert_array_equal(*routed)
+        np.testing.assert_array_equal(gate.losses, again.losses)
+        for one, other in zip(
+            gate.get_weights(), again.get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("gate_class", GATES)
@@ -166,7 +243,7 @@ def test_inputs_of_any_scale_start_undecided_and_train(gate_class, scale):
     rms = np.sqrt(np.mean(np.square(x, dtype="float64")))
     # What brings the root mean square into [0.02, 2].
     expected = max(rms / 2.0, 1.0) * min(rms / 0.02, 1.0)
-    np.testing.assert_allclose(gate.input_scale, expected, rtol=1e-5)
+    np.testing.assert_allclose(gate.input_scale.scale, expected, rtol=1e-5)
     assert settled_share(gate, x / expected) < 0.25
     # For the rows of another batch, in inference as well.
     other = scale * rows(256, 32, seed=1)
@@ -180,11 +257,12 @@ def test_inputs_of_any_scale_start_undecided_and_train(gate_class, scale):
         assert np.any(gradient != 0.0)
 
 
-def test_usual_scales_and_given_initializers_are_left_alone():
+def test_usual_scales_are_left_alone_and_others_if_asked():
     for gate, scale in (
         (keras_comet.COMETGate(5), 1.9),
         (keras_comet.COMETGate(5), 0.03),
-        (keras_comet.COMETGate(5, kernel_initializer="he_normal"), 1e4),
+        (keras_comet.COMETGate(5, rescale_inputs=False), 1e4),
+        (keras_comet.DSelectKGate(5, rescale_inputs=False), 1e4),
         (keras_comet.DSelectKGate(5, example_conditioned=False), 1e4),
     ):
         x = scale * rows(100, 4)
@@ -194,32 +272,42 @@ def test_usual_scales_and_given_initializers_are_left_alone():
         np.testing.assert_array_equal(gate(x), before)
 
 
+def test_given_initializers_are_rescaled_too():
+    gate = keras_comet.COMETGate(5, kernel_initializer="he_normal")
+    gate(100.0 * np.ones((6, 4), "float32"), training=True)
+    np.testing.assert_allclose(gate.input_scale.scale, 50.0, rtol=1e-6)
+
+
 def test_scale_is_measured_once_and_without_bad_values():
     gate = keras_comet.COMETGate(5)
     x = 100.0 * np.ones((6, 4), "float32")
     x[0, 1], x[3, 2] = np.nan, np.inf
     gate(np.zeros((2, 4), "float32"), training=True)
     gate(tf.zeros([0, 4]), training=True)
-    np.testing.assert_array_equal(gate.input_scale, 0.0)
+    np.testing.assert_array_equal(gate.input_scale.scale, 0.0)
     gate(x, training=True)
-    np.testing.assert_allclose(gate.input_scale, 50.0, rtol=1e-6)
+    np.testing.assert_allclose(gate.input_scale.scale, 50.0, rtol=1e-6)
     gate(10.0 * x, training=True)
-    np.testing.assert_allclose(gate.input_scale, 50.0, rtol=1e-6)
+    np.testing.assert_allclose(gate.input_scale.scale, 50.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("gate_class", GATES)
 @pytest.mark.parametrize("hard", [False, True])
-def test_constant_routing_leaves_no_state_in_the_graph(gate_class, hard):
+@pytest.mark.parametrize("scale", [1.0, 50.0])
+def test_known_state_leaves_one_branch_in_the_graph(gate_class, hard, scale):
     gate = gate_class(5)
-    x = 100.0 * rows(30, 4)
-    gate(x, training=True)
-    gate.gamma_scale.assign(0.5)
-    with gate.constant_routing(hard):
+    x = scale * rows(30, 4)
+    gate.build((None, 4))
+    gate.gamma_scale.assign(0.0 if hard else 0.5)
+    gate.input_scale.scale.assign(scale)
+    with (
+        constants(gate, gamma_scale=np.float32(0.0 if hard else 0.5)),
+        constants(gate.input_scale, scale=np.float32(scale)),
+    ):
+        assert gate.hard_routing == hard
         route = tf.function(lambda x: gate(x)).get_concrete_function(
             tf.TensorSpec([None, 4])
         )
-    gate.hard_routing = hard
-    assert float(gate.gamma_scale) == (0.0 if hard else 0.5)
     np.testing.assert_allclose(route(tf.constant(x)), gate(x), atol=1e-6)
     # Reads of the trainable weights only, and no branch.
     types = [each.type for each in route.graph.get_operations()]

@@ -146,6 +146,38 @@ def test_gates_know_their_tasks():
     assert {gate.task: gate for gate in gates.values()} == gates
 
 
+def test_a_gate_serves_one_task():
+    gate = GATES["top_k"]()
+    for _ in range(2):
+        keras_comet.MultiGateMixtureOfExperts(EXPERTS["dense"](), {"a": gate})
+    with pytest.raises(ValueError, match="task 'b' the gate of task 'a'"):
+        keras_comet.MultiGateMixtureOfExperts(EXPERTS["dense"](), {"b": gate})
+
+
+def test_permutations_of_equal_names_raise():
+    gates = {
+        task: keras_comet.TopKGate(
+            NUM_EXPERTS,
+            permutation=keras_comet.ExpertPermutation(NUM_EXPERTS, name="p"),
+        )
+        for task in "ab"
+    }
+    with pytest.raises(ValueError, match="name"):
+        keras_comet.MultiGateMixtureOfExperts(EXPERTS["dense"](), gates)
+
+
+def test_gates_and_experts_of_one_mixture_can_be_given_to_another():
+    moe = keras_comet.MultiGateMixtureOfExperts(
+        EXPERTS["dense"](), three_gates(), "sparse"
+    )
+    other = keras_comet.MultiGateMixtureOfExperts(
+        moe.experts, moe.gates, "dense"
+    )
+    x = tf.constant(rows(4, 6))
+    for task, expected in moe(x).items():
+        np.testing.assert_allclose(other(x)[task], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("gates", "match"),
     [

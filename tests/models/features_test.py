@@ -40,6 +40,14 @@ def test_categorical_feature_rebuilt_from_config_looks_up_the_same():
     )
 
 
+def test_categorical_feature_returns_its_indices_on_request():
+    feature = CategoricalFeature(["a", "b"], embedding_dim=3)
+    ids = tf.constant(["b", "x", "a"])
+    embeddings, indices = feature(ids, return_indices=True)
+    np.testing.assert_array_equal(indices, [2, 0, 1])
+    np.testing.assert_array_equal(embeddings, feature(ids))
+
+
 @pytest.mark.parametrize(
     ("vocabulary", "match"),
     [

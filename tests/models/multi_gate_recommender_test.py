@@ -209,6 +209,147 @@ def test_saved_model_predicts_and_resumes_equally(gate, tmp_path):
         assert rebuilt["click"].permutation is rebuilt["rating"].permutation
 
 
+@pytest.mark.parametrize("way", ["checkpoint", "weights"])
+def test_weights_land_in_tasks_and_features_of_the_same_name(way, tmp_path):
+    def make(names, seed):
+        model = make_model(
+            features={
+                name: CategoricalFeature([0, 1, 2], embedding_dim=3)
+                for name in names
+            },
+            gates={name: GATES["comet"]() for name in names},
+            tasks=[Task(name, "mse") for name in names],
+        )
+        random = np.random.default_rng(seed)
+        for weight in model.trainable_weights:
+            weight.assign(random.normal(size=weight.shape))
+        return model
+
+    saved, other = make(["click", "buy"], 1), make(["buy", "click"], 2)
+    if way == "checkpoint":
+        tf.train.Checkpoint(model=saved).write(str(tmp_path / "m"))
+        status = tf.train.Checkpoint(model=other).read(str(tmp_path / "m"))
+        status.assert_existing_objects_matched().assert_nontrivial_match()
+    else:
+        saved.save_weights(tmp_path / "m.weights.h5")
+        other.load_weights(tmp_path / "m.weights.h5")
+    for name in ("click", "buy"):
+        for of_saved, of_other in (
+            (saved.features[name], other.features[name]),
+            (saved.mixture.gates[name], other.mixture.gates[name]),
+            (saved.towers[name], other.towers[name]),
+        ):
+            for expected, found in zip(
+                of_saved.get_weights(), of_other.get_weights(), strict=True
+            ):
+                np.testing.assert_array_equal(found, expected)
+
+
+def test_weights_of_other_tasks_are_an_error(tmp_path):
+    make_model().save_weights(tmp_path / "m.weights.h5")
+    other = make_model(
+        gates={task: GATES["comet"]() for task in ("click", "buy")},
+        tasks=[Task(task, "mse") for task in ("click", "buy")],
+    )
+    with pytest.raises((ValueError, KeyError)):
+        other.load_weights(tmp_path / "m.weights.h5")
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_reloaded_under_another_policy_it_keeps_its_own(given, tmp_path):
+    if given:
+        model = make_model(compile=False, dtype="mixed_bfloat16")
+    else:
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+        model = make_model(compile=False)
+        keras.mixed_precision.set_global_policy("float32")
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    for each in (model, again):
+        for layer in (
+            each,
+            each.mixture,
+            *each.towers.values(),
+            *each.towers["click"].dense.values()[:-1],
+        ):
+            assert layer.compute_dtype == "bfloat16"
+    x, _ = make_data()
+    for task, expected in model.predict(x, verbose=0).items():
+        found = again.predict(x, verbose=0)[task]
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_config_holds_the_arguments_as_given():
+    model = make_model(
+        "hash_any",
+        compile=False,
+        name="ranker",
+        trainable=False,
+        dtype="mixed_bfloat16",
+        dispatch="sparse",
+    )
+    again = MultiGateRecommender.from_config(model.get_config())
+    for each in (model, again):
+        config = each.get_config()
+        assert config["hash_feature"] is None
+        assert config["tower_units"] == [4]
+        assert (config["name"], config["dispatch"]) == ("ranker", "sparse")
+        assert config["trainable"] is False
+        assert not each.trainable_weights
+        assert each.dtype_policy.name == "mixed_bfloat16"
+
+
+def test_frozen_layers_are_frozen_when_loaded(tmp_path):
+    def freeze(model):
+        model.features["user"].trainable = False
+        model.mixture.gates["rating"].trainable = False
+        model.mixture.experts[1].trainable = False
+        model.towers["click"].trainable = False
+        model.compile(keras.optimizers.SGD(1.0))
+
+    model = make_model()
+    freeze(model)
+    x, y = make_data()
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    # Of 28: one table, four of the gate, two of the expert, four of the tower.
+    assert len(again.trainable_weights) == len(model.trainable_weights) == 17
+
+    def frozen_weights(model):
+        layers = (
+            model.features["user"],
+            model.mixture.gates["rating"],
+            model.mixture.experts[1],
+            model.towers["click"],
+        )
+        kernels = [w for each in layers for w in each.non_trainable_weights]
+        return [np.array(w) for w in kernels if "recent" not in w.name]
+
+    before = frozen_weights(again)
+    again.fit(x, y, verbose=0)
+    for old, new in zip(before, frozen_weights(again), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("gate", ["comet", "hash"])
+def test_each_feature_is_looked_up_once(gate):
+    model = make_model(gate)
+    calls = []
+    for name, feature in model.features.items():
+        if isinstance(feature, CategoricalFeature):
+
+            def lookup(ids, name=name, before=feature.lookup):
+                calls.append(name)
+                return before(ids)
+
+            feature.lookup = lookup
+    x, _ = make_data()
+    model({name: tf.constant(values) for name, values in x.items()})
+    assert calls == ["user", "item"]
+
+
 def test_weights_file_moves_between_models(tmp_path):
     model, other = make_model(), make_model()
     x, _ = make_data()

@@ -16,15 +16,15 @@ from keras_comet.models.task_loss import TaskLoss
         (-1.0, [[-1.0, -1.0], [-1.0, 2.0]], [False, True]),
     ],
 )
-def test_find_labelled(missing, labels, expected):
+def test_label_mask(missing, labels, expected):
     task = Task("t", "mse", missing_label=missing)
-    found = task.find_labelled(tf.constant(labels, tf.float32))
+    found = task.label_mask(tf.constant(labels, tf.float32))
     np.testing.assert_array_equal(found, expected)
 
 
-def test_find_labelled_reads_integers():
+def test_label_mask_reads_integers():
     task = Task("t", "sparse_categorical_crossentropy", missing_label=-1)
-    found = task.find_labelled(tf.constant([3, -1]))
+    found = task.label_mask(tf.constant([3, -1]))
     np.testing.assert_array_equal(found, [True, False])
 
 

@@ -1,6 +1,6 @@
-"""The search by exchanges, on problems solved by other means."""
+"""Search by swaps, on problems solved by other means."""
 
-import contextlib
+import collections
 import itertools
 import math
 import time
@@ -13,7 +13,7 @@ from hypothesis import strategies
 
 import keras_comet
 from keras_comet._keras import keras
-from keras_comet.search import exchange_search as module
+from tests.helpers import rows
 from tests.search.problems import KINDS
 from tests.search.problems import Planted
 
@@ -90,7 +90,7 @@ def random_table(n, seed):
 def test_planted_permutation_is_recovered_exactly(kind, n, seed):
     problem = Planted(kind, n, seed)
     before = float(problem.loss())
-    report = search(problem.loss, problem.permutations)
+    report = search(tf.function(problem.loss), problem.permutations)
     np.testing.assert_allclose(report.loss_before, before, rtol=1e-5)
     assert report.loss_after <= 1e-6 * before
     assert float(problem.loss()) <= 1e-6 * before
@@ -236,7 +236,8 @@ def test_several_permutations_end_at_a_pairwise_optimum(
         num_permutations=num_permutations,
         num_layers=num_layers,
     )
-    report = search(problem.loss, problem.permutations)
+    loss_fn = tf.function(problem.loss)
+    report = search(loss_fn, problem.permutations)
     assert report.is_local_optimum
     assert report.loss_after < 0.9 * report.loss_before
     assert_settled(problem.permutations)
@@ -245,50 +246,61 @@ def test_several_permutations_end_at_a_pairwise_optimum(
     )
 
 
-def run_stacked(as_function=False):
+def test_every_evaluation_is_a_full_forward_pass():
+    calls = collections.Counter()
+
+    class Counted(keras.layers.Dense):
+        def call(self, inputs):
+            calls[self.name] += 1
+            return super().call(inputs)
+
+    permutations = [keras_comet.ExpertPermutation(3) for _ in range(2)]
+    mixtures = [
+        keras_comet.MixtureOfExperts(
+            [Counted(4, "tanh") for _ in range(3)],
+            keras_comet.TopKGate(3, permutation=permutation),
+            dispatch="dense",
+        )
+        for permutation in permutations
+    ]
+    x = tf.constant(rows(16, 4))
+
+    def loss_fn():
+        return tf.reduce_mean((mixtures[1](mixtures[0](x)) - x) ** 2)
+
+    loss_fn()
+    calls.clear()
+    report = search(loss_fn, permutations, max_evaluations=12)
+    assert report.evaluations == 12
+    # Once for the loss at the start.
+    assert list(calls.values()) == [13] * 6
+    np.testing.assert_allclose(report.loss_after, loss_fn(), rtol=1e-6)
+
+
+def run_stacked(wrap=lambda loss_fn: loss_fn):
     problem = Planted("top_k", 4, 1, batch=64, num_layers=2)
-    loss_fn = tf.function(problem.loss) if as_function else problem.loss
-    report = search(loss_fn, problem.permutations)
+    report = search(
+        wrap(problem.loss), problem.permutations, max_evaluations=60
+    )
     return problem, report
 
 
-@pytest.fixture(scope="module")
-def stacked():
-    return run_stacked()
-
-
-def assert_same(first, second):
-    (one, report), (two, other) = first, second
-    for a, b in zip(
-        orders_of(one.permutations), orders_of(two.permutations), strict=True
-    ):
-        np.testing.assert_array_equal(a, b)
-    np.testing.assert_allclose(
-        report.loss_after, other.loss_after, rtol=1e-4, atol=1e-9
-    )
-
-
-def test_two_runs_are_equal(stacked):
-    again = run_stacked()
-    assert_same(stacked, again)
+def test_compiled_loss_is_searched_alike_and_deterministically():
+    stacked = run_stacked()
+    assert stacked[1].moves > 0
+    runs = [run_stacked(tf.function) for _ in range(2)]
+    for problem, report in runs:
+        for found, expected in zip(
+            orders_of(problem.permutations),
+            orders_of(stacked[0].permutations),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(found, expected)
+        np.testing.assert_allclose(
+            report.loss_after, stacked[1].loss_after, rtol=1e-4, atol=1e-9
+        )
     for name in ("loss_before", "loss_after", "moves", "evaluations"):
-        assert getattr(stacked[1], name) == getattr(again[1], name)
-
-
-def test_recalled_results_equal_those_computed_anew(stacked, monkeypatch):
-    monkeypatch.setattr(module, "recalling", contextlib.nullcontext)
-    computed = run_stacked()
-    assert_same(stacked, computed)
-    # Experts of the first mixture: once for the target, once in the search.
-    problem, _ = stacked
-    assert [expert.num_calls for expert in problem.experts[:4]] == [2] * 4
-    problem, report = computed
-    for expert in problem.experts[:4]:
-        assert expert.num_calls > report.evaluations / 2
-
-
-def test_loss_may_be_a_tf_function(stacked):
-    assert_same(stacked, run_stacked(as_function=True))
+        assert getattr(runs[0][1], name) == getattr(runs[1][1], name)
 
 
 def test_first_order_ranking_finds_a_linear_optimum_at_once():
@@ -322,8 +334,14 @@ def test_what_cannot_be_searched_raises(make, match):
         search(*make(permutation))
 
 
+def test_equal_names_raise():
+    permutations = [keras_comet.ExpertPermutation(3, name="p") for _ in "ab"]
+    with pytest.raises(ValueError, match=r"different names.*\['p', 'p'\]"):
+        search(lambda: 0.0, permutations)
+
+
 def test_soft_permutation_raises():
     permutation = keras_comet.ExpertPermutation(3)
     permutation.frozen.assign(False)
-    with pytest.raises(ValueError, match="is soft.*settle"):
+    with pytest.raises(ValueError, match="is soft.*freeze"):
         search(lambda: 0.0, [permutation])

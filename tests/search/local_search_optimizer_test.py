@@ -41,10 +41,7 @@ def make_model(optimizer, has_permutation=True, **compiled):
     )
     inputs = keras.Input((5,))
     hidden = keras_comet.MixtureOfExperts(
-        [keras.layers.Dense(3, "tanh") for _ in range(N)],
-        gate,
-        # In eager mode Keras warns of idle experts, which get no gradient.
-        dispatch="dense",
+        keras_comet.StackedDenseExperts(N, [3], "tanh"), gate, dispatch="dense"
     )(inputs)
     outputs = keras.layers.Dense(1, dtype="float32")(hidden)
     model = keras.Model(inputs, outputs)
@@ -236,7 +233,7 @@ def test_two_replicas_search_and_settle_alike():
             gate = keras_comet.TopKGate(4, permutation=permutation)
             inputs = keras.Input((5,))
             outputs = keras_comet.MixtureOfExperts(
-                [keras.layers.Dense(1) for _ in range(4)], gate
+                keras_comet.StackedDenseExperts(4, [1]), gate, dispatch="dense"
             )(inputs)
             model = keras.Model(inputs, outputs)
             optimizer = keras_comet.LocalSearchOptimizer(
@@ -412,6 +409,13 @@ def test_config_round_trip(kwargs):
 def test_mistakes_raise(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+def test_two_permutations_of_one_name_raise():
+    permutations = [keras_comet.ExpertPermutation(N, name="p") for _ in "ab"]
+    weights = [each.permutation_weights for each in permutations]
+    with pytest.raises(ValueError, match=r"different names.*name=\.\.\."):
+        Optimizer("adam", 1).build(weights)
 
 
 def test_search_after_the_end_raises():

@@ -4,30 +4,10 @@ import numpy as np
 import tensorflow as tf
 
 import keras_comet
-from keras_comet._keras import keras
 
 KINDS = ("hash", "top_k", "dselect_k", "comet")
 DEPTH = 12
 HIDDEN = 6
-
-
-class FixedExpert(keras.layers.Layer):
-    """`relu(x W)` with a given W; counts how often it is called."""
-
-    def __init__(self, kernel):
-        super().__init__()
-        self.kernel = tf.constant(kernel, tf.float32)
-        self.num_calls = 0
-
-    def build(self, input_shape):
-        self.built = True
-
-    def call(self, features):
-        self.num_calls += 1
-        return tf.nn.relu(features @ self.kernel)
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], self.kernel.shape[1])
 
 
 def make_gate(kind, n, batch, random, permutation):
@@ -64,7 +44,6 @@ class Planted:
         self, kind, n, seed, batch=256, num_permutations=1, num_layers=1
     ):
         random = np.random.default_rng([seed, n])
-        self.experts = []
         self.mixtures = []
         self.permutations = []
         features = random.normal(size=(batch, DEPTH)).astype("float32")
@@ -73,12 +52,17 @@ class Planted:
         depth = DEPTH
         for _ in range(num_layers):
             permutation = keras_comet.ExpertPermutation(n, num_permutations)
-            experts = [
-                FixedExpert(random.normal(size=(depth, HIDDEN)) / depth**0.5)
-                for _ in range(n)
-            ]
+            # Each is relu(x W), as biases are zero.
+            experts = keras_comet.StackedDenseExperts(n, [HIDDEN], "relu")
+            experts.build((None, depth))
+            kernels = random.normal(size=(n, depth, HIDDEN)) / depth**0.5
+            experts.set_weights(
+                [
+                    kernels if each.shape.rank == 3 else np.zeros(each.shape)
+                    for each in map(tf.convert_to_tensor, experts.weights)
+                ]
+            )
             gate = make_gate(kind, n, batch, random, permutation)
-            self.experts += experts
             # Fewer operations to trace, and the same result.
             self.mixtures.append(
                 keras_comet.MixtureOfExperts(experts, gate, dispatch="dense")

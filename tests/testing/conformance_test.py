@@ -272,16 +272,39 @@ LAYERS = {
         lambda: {"experts": dense_experts(), "gates": two_gates()},
         (3, 4),
     ),
+    "recommender": (
+        keras_comet.MultiGateRecommender,
+        lambda: {
+            "features": {
+                "id": keras_comet.CategoricalFeature([0, 7, 3], 2),
+                "x": keras_comet.NumericFeature([0.5, 1.0], [2.0, 4.0]),
+            },
+            "experts": dense_experts(),
+            "gates": two_gates(),
+            "tasks": [
+                keras_comet.Task("click", "mse"),
+                keras_comet.Task("buy", "mse", units=2),
+            ],
+            "tower_units": [3],
+        },
+        lambda batch: {"id": integer_ids(batch), "x": rows(batch, 2)},
+    ),
 }
 
 
-# TensorFlow's lookup tables have no kernel for XLA.
+EXCEPTIONS = {
+    # TensorFlow's lookup tables have no kernel for XLA.
+    ("categorical feature", testing.check_compiled_training),
+    ("recommender", testing.check_compiled_training),
+    # Its predictions are float32 under every policy.
+    ("recommender", testing.check_mixed_precision),
+}
+
 PAIRS = [
     (layer, check)
     for layer in LAYERS
     for check in testing.LAYER_CHECKS
-    if (layer, check)
-    != ("categorical feature", testing.check_compiled_training)
+    if (layer, check) not in EXCEPTIONS
 ]
 
 

@@ -21,7 +21,7 @@ import tensorflow as tf
 
 import keras_comet
 from keras_comet._keras import KERAS_3, keras
-from keras_comet.search.exchange_search import _Search
+from keras_comet.search.objective import Objective
 
 ROOT = pathlib.Path(sys.argv[1])
 
@@ -41,14 +41,15 @@ class DieAfter(keras.callbacks.Callback):
 
 
 def die_inside_of_search_after(update, model):
-    compute = _Search._compute_loss
+    compute = Objective.loss
 
-    def compute_or_die(self):
-        if int(model.optimizer.iterations) == update and self._evaluations == 4:
+    def compute_or_die(self, rows):
+        step = int(model.optimizer.iterations)
+        if step == update and self._budget.evaluations == 4:
             die()
-        return compute(self)
+        return compute(self, rows)
 
-    _Search._compute_loss = compute_or_die
+    Objective.loss = compute_or_die
 
 
 def make_model(method):
@@ -56,10 +57,11 @@ def make_model(method):
     gate = keras_comet.TopKGate(
         4, noise=True, seed=2, permutation=keras_comet.ExpertPermutation(4)
     )
-    experts = [keras.layers.Dense(6, "relu") for _ in range(4)]
+    experts = keras_comet.StackedDenseExperts(4, [6], "relu")
+    mixture = keras_comet.MixtureOfExperts(experts, gate, dispatch="dense")
     inputs = keras.Input((3,))
-    mixed = keras_comet.MixtureOfExperts(experts, gate)(inputs)
-    outputs = keras.layers.Dense(1)(keras.layers.Dropout(0.3, seed=3)(mixed))
+    hidden = keras.layers.Dropout(0.3, seed=3)(mixture(inputs))
+    outputs = keras.layers.Dense(1)(hidden)
     model = keras.Model(inputs, outputs)
     optimizer = keras_comet.LocalSearchOptimizer(
         keras.optimizers.Adam(0.01, clipnorm=1.0), 12, method=method

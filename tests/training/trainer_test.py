@@ -15,6 +15,7 @@ from keras_comet import LocalSearch
 from keras_comet import LocalSearchOptimizer
 from keras_comet import MixtureOfExperts
 from keras_comet import MultiGateRecommender
+from keras_comet import StackedDenseExperts
 from keras_comet import Task
 from keras_comet import TopKGate
 from keras_comet import Trainer
@@ -56,10 +57,11 @@ def mixture_model(search_steps=0):
         seed=3,
         permutation=ExpertPermutation(4),
     )
-    experts = [keras.layers.Dense(4, "relu") for _ in range(4)]
+    experts = StackedDenseExperts(4, [4], "relu")
     inputs = keras.Input((3,))
-    mixed = MixtureOfExperts(experts, gate)(inputs)
-    model = keras.Model(inputs, keras.layers.Dense(1, dtype="float32")(mixed))
+    combined = MixtureOfExperts(experts, gate, dispatch="dense")(inputs)
+    outputs = keras.layers.Dense(1, dtype="float32")(combined)
+    model = keras.Model(inputs, outputs)
     adam = keras.optimizers.Adam(0.01)
     model.compile(
         LocalSearchOptimizer(adam, search_steps), "mse", metrics=["mae"]
@@ -118,6 +120,7 @@ def test_searches_are_those_of_the_callback():
     trainer = Trainer(model, batches(8), 4, max_evaluations=8)
     trainer.fit(batches(), epochs=2, verbose=0)
     assert sorted(trainer.reports) == [4, 8]
+    assert any(report.moves for report in trainer.reports.values())
     for step, report in trainer.reports.items():
         assert report.loss_after <= report.loss_before
         for name in ("loss_before", "loss_after", "moves", "evaluations"):
@@ -241,6 +244,31 @@ def test_callbacks_of_keras_work(tmp_path):
         if value.tag == "epoch_loss"
     ]
     assert steps == [0, 1, 2, 3]
+
+
+class Ends(keras.callbacks.Callback):
+    """Counts how often a training ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def on_train_end(self, logs=None):
+        self.count += 1
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_train_batch_end"])
+def test_exception_ends_the_training_for_all_callbacks(hook):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    failing = keras.callbacks.LambdaCallback(**{hook: stop})
+    first, last = Ends(), Ends()
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(linear_model()).fit(
+            batches(), callbacks=[first, failing, last], verbose=0
+        )
+    assert (first.count, last.count) == (1, 1)
 
 
 def test_learning_rate_is_reduced_on_a_plateau():
@@ -550,11 +578,13 @@ def test_two_replicas_train_as_one_search_and_resume(tmp_path):
                 keras.utils.set_random_seed(1)
                 permutation = keras_comet.ExpertPermutation(4)
                 gate = keras_comet.TopKGate(4, permutation=permutation)
-                experts = [keras.layers.Dense(1) for _ in range(4)]
                 inputs = keras.Input((3,))
-                model = keras.Model(
-                    inputs, keras_comet.MixtureOfExperts(experts, gate)(inputs)
-                )
+                outputs = keras_comet.MixtureOfExperts(
+                    keras_comet.StackedDenseExperts(4, [1]),
+                    gate,
+                    dispatch="dense",
+                )(inputs)
+                model = keras.Model(inputs, outputs)
                 optimizer = keras_comet.LocalSearchOptimizer(
                     keras.optimizers.SGD(0.1), 4, method=method
                 )

