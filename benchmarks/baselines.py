@@ -1,7 +1,8 @@
-"""What keras_comet is compared with, in plain TensorFlow."""
+"""Mixtures and a gate in plain TensorFlow, to compare keras_comet with."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -9,8 +10,13 @@ import tensorflow as tf
 Expert = Callable[[tf.Tensor], tf.Tensor]
 
 # Kernels (num_experts, inputs, units) and biases (num_experts, units) of each
-# layer. All layers but the last have a relu, which `relu_last` adds.
+# layer. All layers have a relu but the last of several.
 Layers = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+def has_relu(index: int, num_layers: int) -> bool:
+    """Whether the layer of this index has a relu."""
+    return index < num_layers - 1 or num_layers == 1
 
 
 class Perceptron(tf.Module):
@@ -18,31 +24,25 @@ class Perceptron(tf.Module):
 
     Args:
         layers: list of `(kernel, bias)`.
-        relu_last: bool. Whether the last layer has a relu too.
     """
 
-    def __init__(
-        self,
-        layers: Sequence[tuple[np.ndarray, np.ndarray]],
-        relu_last: bool,
-    ) -> None:
+    def __init__(self, layers: Layers) -> None:
         super().__init__()
         self.kernels = [tf.Variable(kernel) for kernel, _ in layers]
         self.biases = [tf.Variable(bias) for _, bias in layers]
-        self.relu_last = relu_last
 
     def __call__(self, rows: tf.Tensor) -> tf.Tensor:
         for index, kernel in enumerate(self.kernels):
             rows = tf.nn.bias_add(tf.matmul(rows, kernel), self.biases[index])
-            if self.relu_last or index < len(self.kernels) - 1:
+            if has_relu(index, len(self.kernels)):
                 rows = tf.nn.relu(rows)
         return rows
 
 
-def make_perceptrons(layers: Layers, relu_last: bool) -> list[Perceptron]:
-    """One `Perceptron` for each expert of stacked layers."""
+def make_perceptrons(layers: Layers) -> list[Perceptron]:
+    """Makes one `Perceptron` for each expert of stacked layers."""
     return [
-        Perceptron([(k[expert], b[expert]) for k, b in layers], relu_last)
+        Perceptron([(k[expert], b[expert]) for k, b in layers])
         for expert in range(len(layers[0][0]))
     ]
 
@@ -74,14 +74,12 @@ class DenseEinsum(tf.Module):
 
     Args:
         layers: list of `(kernels, biases)`, stacked.
-        relu_last: bool. Whether the last layer has a relu too.
     """
 
-    def __init__(self, layers: Layers, relu_last: bool) -> None:
+    def __init__(self, layers: Layers) -> None:
         super().__init__()
         self.kernels = [tf.Variable(kernel) for kernel, _ in layers]
         self.biases = [tf.Variable(bias) for _, bias in layers]
-        self.relu_last = relu_last
 
     def __call__(
         self, rows: tf.Tensor, routing_weights: Sequence[tf.Tensor]
@@ -91,7 +89,7 @@ class DenseEinsum(tf.Module):
         for index, kernel in enumerate(self.kernels):
             hidden = tf.einsum(equation, hidden, kernel)
             hidden += self.biases[index][:, tf.newaxis]
-            if self.relu_last or index < len(self.kernels) - 1:
+            if has_relu(index, len(self.kernels)):
                 hidden = tf.nn.relu(hidden)
             equation = "nbi,nio->nbo"
         return [tf.einsum("nbo,bn->bo", hidden, w) for w in routing_weights]
@@ -153,47 +151,40 @@ class RecursiveTree(tf.Module):
         leaf_bias: np.ndarray,
     ) -> None:
         super().__init__()
-        self.splits = [
-            (tf.Variable(split_kernel[:, :, i]), tf.Variable(split_bias[:, i]))
-            for i in range(split_kernel.shape[-1])
-        ]
-        self.leaves = [
-            (tf.Variable(leaf_kernel[:, :, i]), tf.Variable(leaf_bias[:, i]))
-            for i in range(leaf_kernel.shape[-1])
+        self.splits = self._make_nodes(split_kernel, split_bias)
+        self.leaves = self._make_nodes(leaf_kernel, leaf_bias)
+
+    def _make_nodes(self, kernel: np.ndarray, bias: np.ndarray) -> list[Any]:
+        return [
+            (tf.Variable(kernel[:, :, i]), tf.Variable(bias[:, i]))
+            for i in range(kernel.shape[-1])
         ]
 
     def __call__(self, rows: tf.Tensor) -> tf.Tensor:
-        reached: list[tf.Tensor] = []
-        logits: list[tf.Tensor] = []
         root = tf.ones([tf.shape(rows)[0], self.leaves[0][1].shape[0]])
-        self._visit(0, root, rows, reached, logits)
         # (batch, k, num_experts), and one softmax over the last two axes.
-        probabilities = tf.stack(reached, axis=-1)
-        scores = tf.stack(logits, axis=-1)
-        possible = tf.where(probabilities > 0.0, scores, scores.dtype.min)
+        reached = tf.stack(self._descend(0, root, rows), axis=-1)
+        logits = tf.stack(
+            [tf.matmul(rows, kernel) + bias for kernel, bias in self.leaves],
+            axis=-1,
+        )
+        possible = tf.where(reached > 0.0, logits, logits.dtype.min)
         highest = tf.reduce_max(possible, axis=[1, 2], keepdims=True)
-        weights = probabilities * tf.exp(
-            tf.minimum(scores - tf.stop_gradient(highest), 0.0)
+        weights = reached * tf.exp(
+            tf.minimum(logits - tf.stop_gradient(highest), 0.0)
         )
         weights = tf.reduce_sum(weights, axis=1)
         return weights / tf.reduce_sum(weights, axis=1, keepdims=True)
 
-    def _visit(
-        self,
-        node: int,
-        probability: tf.Tensor,
-        rows: tf.Tensor,
-        reached: list[tf.Tensor],
-        logits: list[tf.Tensor],
-    ) -> None:
+    def _descend(
+        self, node: int, probability: tf.Tensor, rows: tf.Tensor
+    ) -> list[tf.Tensor]:
+        """Computes the probabilities of the leaves below, left to right."""
         if node >= len(self.splits):
-            kernel, bias = self.leaves[len(reached)]
-            reached.append(probability)
-            logits.append(tf.matmul(rows, kernel) + bias)
-            return
+            return [probability]
         kernel, bias = self.splits[node]
         left = smooth_step(tf.matmul(rows, kernel) + bias)
-        self._visit(2 * node + 1, probability * left, rows, reached, logits)
-        self._visit(
-            2 * node + 2, probability * (1.0 - left), rows, reached, logits
-        )
+        return [
+            *self._descend(2 * node + 1, probability * left, rows),
+            *self._descend(2 * node + 2, probability * (1.0 - left), rows),
+        ]

@@ -49,14 +49,10 @@ def interleave(
     trace and warm up.
 
     Args:
-        functions: dict from name to a function without arguments, which
-            returns when its work is done.
+        functions: dict from name to a function without arguments.
         rounds: int. Number of rounds.
         longest: float. Seconds after which no further round begins, but for
             the first five. Defaults to `10.0`.
-
-    Returns:
-        A dict from name to `Timing`.
     """
     repeats = {}
     for name, function in functions.items():
@@ -99,13 +95,13 @@ def _summarize(samples: list[tuple[float, float]]) -> Timing:
 
 
 def fastest(timings: Mapping[str, Timing], *names: str) -> str:
-    """The name, among those that were timed, of the smallest median."""
+    """Finds the name, among those that were timed, of the least median."""
     timed = [name for name in names if name in timings]
     return min(timed, key=lambda name: timings[name].median)
 
 
 def bind(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    """The function without arguments that calls another one with these."""
+    """Makes a function without arguments that calls one with these."""
     return lambda: function(*arguments)
 
 
@@ -125,7 +121,7 @@ class Ratio:
 
 
 def ratio(timings: Mapping[str, Timing], slow: str, fast: str) -> Ratio:
-    """The ratio of two functions that were timed together."""
+    """Computes the ratio of two functions that were timed together."""
     return Ratio(
         timings[slow].median / timings[fast].median,
         timings[slow].processor / timings[fast].processor,
@@ -136,22 +132,21 @@ def ratio(timings: Mapping[str, Timing], slow: str, fast: str) -> Ratio:
 def check_agreement(
     functions: Mapping[str, Callable[[], Any]], tolerance: float = 1e-4
 ) -> None:
-    """Raises unless all functions return the same numbers.
+    """Raises a `ValueError` unless all functions return the same numbers.
 
     Args:
         functions: dict from name to a function without arguments, which
             returns a tensor or a list of them.
         tolerance: float. Allowed difference, relative to the largest number
             of the first function. Defaults to `1e-4`.
-
-    Raises:
-        ValueError: If one function returns something else than the first.
     """
     expected: list[np.ndarray] = []
     for name, function in functions.items():
-        found = [np.asarray(x, "float32") for x in tf.nest.flatten(function())]
-        expected = expected or found
-        for ours, theirs in zip(found, expected, strict=True):
+        numbers = [
+            np.asarray(x, "float32") for x in tf.nest.flatten(function())
+        ]
+        expected = expected or numbers
+        for ours, theirs in zip(numbers, expected, strict=True):
             scale = np.abs(theirs).max()
             difference = np.abs(ours - theirs).max() / scale
             if not difference <= tolerance:

@@ -1,13 +1,10 @@
-"""What a benchmark found: tables, bars, files and the command line."""
+"""Tables, bars and notes of a benchmark, as files."""
 
-import argparse
 import dataclasses
 import json
 import os
 import pathlib
 import platform
-import resource
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +14,6 @@ import tensorflow as tf
 
 from benchmarks.measure import Ratio
 from benchmarks.measure import Timing
-
-# What one process may take, so that others on the machine survive it.
-_SHARE_OF_MEMORY = 0.6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,34 +100,18 @@ class Report:
         quantity: str,
         relation: str,
         limit: float,
-        measured: float,
-        rounds: int,
+        measured: float | Ratio,
+        rounds: int = 0,
     ) -> None:
-        """Appends a bar, see `Bar`."""
-        self._append(Bar(case, quantity, relation, limit, measured, rounds))
-
-    def require_ratio(
-        self,
-        case: str,
-        quantity: str,
-        relation: str,
-        limit: float,
-        measured: Ratio,
-    ) -> None:
-        """Appends a bar on a ratio of times."""
-        self._append(
-            Bar(
-                case,
-                quantity,
-                relation,
-                limit,
-                measured.clock,
-                measured.rounds,
-                measured.processor,
+        """Appends a bar; see `Bar`. A ratio brings its number of rounds."""
+        bar = Bar(case, quantity, relation, limit, measured, rounds)
+        if isinstance(measured, Ratio):
+            bar = dataclasses.replace(
+                bar,
+                measured=measured.clock,
+                rounds=measured.rounds,
+                processor=measured.processor,
             )
-        )
-
-    def _append(self, bar: Bar) -> None:
         self.bars.append(bar)
         self.save()
 
@@ -217,48 +195,3 @@ def describe_environment() -> dict[str, Any]:
 def describe_environment_in_words() -> str:
     """One line about the environment."""
     return ", ".join(f"{k} {v}" for k, v in describe_environment().items())
-
-
-def run_program(
-    name: str,
-    document: str,
-    run: Callable[[Report, int, bool], None],
-    arguments: Sequence[str] | None = None,
-) -> None:
-    """Reads the command line, runs one benchmark and writes its report.
-
-    Args:
-        name: str. Name of the program.
-        document: str. Docstring of the program, for --help.
-        run: function of the report, the number of rounds and whether to run
-            tiny cases only.
-        arguments: list of str. Defaults to `None`: the command line.
-    """
-    parser = argparse.ArgumentParser(description=document.partition("\n")[0])
-    add_arguments(parser)
-    args = parser.parse_args(arguments)
-    limit_memory()
-    args.output_dir.mkdir(parents=True, exist_ok=True)
-    report = Report(name, args.output_dir, args.smoke)
-    run(report, 2 if args.smoke else args.rounds, args.smoke)
-    report.save()
-    if report.bars:
-        print(f"\n{bars_to_markdown(report.bars)}")
-
-
-def limit_memory() -> None:
-    """Lets this process fail rather than the machine run out of memory."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = int(_SHARE_OF_MEMORY * total)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that all programs share."""
-    parser.add_argument("--smoke", action="store_true", help="tiny, seconds")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument(
-        "--output-dir",
-        type=pathlib.Path,
-        default=pathlib.Path("runs/benchmarks"),
-    )

@@ -1,26 +1,22 @@
 """Latency of exported SavedModels in a process that serves them.
 
-    python -m benchmarks.serving_latency [--smoke] [--rounds N]
-
 Exports a recommender twice, with sparse and with dense dispatch, and hard
 routing in both. Another process loads both with the session loader, which is
 what TensorFlow Serving uses, and times requests in turns.
 """
 
-import argparse
-import json
-import os
 import pathlib
-import subprocess
-import sys
 import tempfile
 import time
-from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
+import keras_comet
+from benchmarks.processes import call_in_a_process
 from benchmarks.report import Report
-from benchmarks.report import run_program
+from examples import movielens_model as movielens
 
 BATCHES = (1, 32, 512)
 
@@ -28,7 +24,9 @@ BATCHES = (1, 32, 512)
 _REQUESTS = 20
 
 
-def serve(paths: dict[str, str], inputs: str, requests: int) -> Any:
+def serve(
+    paths: dict[str, str], inputs: str, requests: int
+) -> dict[int, dict[str, list[float]]]:
     """Times requests to several SavedModels in turns, in this process.
 
     Args:
@@ -39,8 +37,6 @@ def serve(paths: dict[str, str], inputs: str, requests: int) -> Any:
     Returns:
         A dict from batch size to a dict from name to a list of seconds.
     """
-    import tensorflow as tf
-
     values = np.load(inputs)
     calls = {}
     for name, path in paths.items():
@@ -71,97 +67,62 @@ def serve(paths: dict[str, str], inputs: str, requests: int) -> Any:
     return seconds
 
 
-def export(directory: pathlib.Path, smoke: bool) -> dict[str, dict[str, str]]:
+def export(
+    directory: pathlib.Path, num_experts: int, units: list[int], smoke: bool
+) -> tuple[dict[str, str], str]:
     """Writes the SavedModels and the inputs.
 
-    Returns:
-        For each model, a dict from dispatch to the path of its SavedModel.
-    """
-    import keras_comet
-    from benchmarks import movielens
+    Args:
+        directory: path.
+        num_experts: int.
+        units: list of int. Widths of the layers of the experts: one layer
+            and dropout as in the MovieLens model, or several, stacked.
+        smoke: bool. Whether the synthetic data set is enough.
 
+    Returns:
+        A dict from dispatch to the path of a SavedModel, and the path of the
+        inputs.
+    """
     data = movielens.load_data(smoke)
-    rows = {
-        name: values[: max(BATCHES)]
-        for name, values in data.train.features.items()
-    }
-    np.savez(directory / "inputs.npz", **rows)
-    num_experts = 4 if smoke else movielens.NUM_EXPERTS
-    sizes = (4, [16]) if smoke else (64, [1024, 256])
-    experts = {
-        f"n={num_experts}, Dense(256)": (
-            lambda: movielens.dense_experts(num_experts)
-        ),
-        f"n={sizes[0]}, stacked {'-'.join(map(str, sizes[1]))}": (
-            lambda: keras_comet.StackedDenseExperts(*sizes, "relu")
-        ),
-    }
-    paths: dict[str, dict[str, str]] = {}
-    for index, (label, make) in enumerate(experts.items()):
-        paths[label] = {}
-        for dispatch in ("auto", "dense"):
-            model = movielens.make_model(data, dispatch, make())
-            path = str(directory / f"{index}_{dispatch}")
-            keras_comet.export_saved_model(model, path, hard_routing=True)
-            paths[label][dispatch] = path
-    return paths
+    inputs = str(directory / "inputs.npz")
+    np.savez(
+        inputs,
+        **{n: v[: max(BATCHES)] for n, v in data.train.features.items()},
+    )
+    paths = {}
+    for dispatch in ("auto", "dense"):
+        keras.utils.set_random_seed(0)
+        model = movielens.make_model(
+            data,
+            lambda: keras_comet.COMETGate(num_experts, k=movielens.K),
+            movielens.make_experts(num_experts, *units)
+            if len(units) == 1
+            else keras_comet.StackedDenseExperts(num_experts, units, "relu"),
+            dispatch=dispatch,
+        )
+        paths[dispatch] = str(directory / dispatch)
+        keras_comet.export_saved_model(
+            model, paths[dispatch], hard_routing=True
+        )
+    return paths, inputs
 
 
 def run(report: Report, rounds: int, smoke: bool) -> None:
     """Exports, serves in another process, and compares."""
-    requests = rounds * _REQUESTS
-    with tempfile.TemporaryDirectory() as name:
-        directory = pathlib.Path(name)
-        for label, paths in export(directory, smoke).items():
-            request = [paths, str(directory / "inputs.npz"), requests]
-            output = subprocess.run(
-                [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.serving_latency",
-                    "--child",
-                    json.dumps(request),
-                ],
-                check=True,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
-            ).stdout
-            seconds = json.loads(output.splitlines()[-1])
-            for batch, by_name in seconds.items():
-                report.add(
-                    "Latency of a request, ms",
-                    [
-                        _row(label, int(batch), dispatch, values)
-                        for dispatch, values in by_name.items()
-                    ],
-                )
-
-
-def _row(
-    label: str, batch: int, dispatch: str, seconds: list[float]
-) -> dict[str, Any]:
-    p50, p99 = 1e3 * np.quantile(seconds, [0.5, 0.99])
-    return {
-        "model": label,
-        "batch": batch,
-        "dispatch": dispatch,
-        "p50": float(p50),
-        "p99": float(p99),
-        "requests": len(seconds),
-    }
-
-
-def main() -> None:
-    """Runs the benchmark, or the process that serves."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--child")
-    args, others = parser.parse_known_args()
-    if args.child is None:
-        run_program("serving_latency", __doc__ or "", run, others)
-    else:
-        print(json.dumps(serve(*json.loads(args.child))))
-
-
-if __name__ == "__main__":
-    main()
+    sizes = [(2, [8])] if smoke else [(16, [256]), (64, [1024, 256])]
+    for num_experts, units in sizes:
+        with tempfile.TemporaryDirectory() as name:
+            exported = export(pathlib.Path(name), num_experts, units, smoke)
+            seconds = call_in_a_process(serve, *exported, rounds * _REQUESTS)
+        for batch, by_dispatch in seconds.items():
+            for dispatch, values in by_dispatch.items():
+                p50, p99 = 1e3 * np.quantile(values, [0.5, 0.99])
+                row = {
+                    "model": f"n={num_experts}, {'-'.join(map(str, units))}",
+                    "batch": batch,
+                    "dispatch": dispatch,
+                    "p50": float(p50),
+                    "p99": float(p99),
+                    "requests": len(values),
+                }
+                report.add("Latency of a request, ms", [row])

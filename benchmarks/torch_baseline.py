@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.baselines import Layers
+from benchmarks.baselines import has_relu
 
 # Waiting threads that spin would take the cores from the other sides, and from
 # PyTorch itself: 16 instead of 300 ms a call on a busy machine.
@@ -32,7 +33,6 @@ class TorchIndexLoop:
 
     Args:
         layers: list of `(kernels, biases)`, stacked.
-        relu_last: bool. Whether the last layer has a relu too.
         rows: array `(rows, features)`.
         routing_weights: list of arrays `(rows, num_experts)` with equally
             many nonzeros in every row, one a gate.
@@ -41,14 +41,12 @@ class TorchIndexLoop:
     def __init__(
         self,
         layers: Layers,
-        relu_last: bool,
         rows: np.ndarray,
         routing_weights: list[np.ndarray],
     ) -> None:
         import torch
 
         self._torch = torch
-        self._relu_last = relu_last
         self._parameters = [
             [
                 (
@@ -74,9 +72,9 @@ class TorchIndexLoop:
     def __call__(self) -> list[Any]:
         """Inference: the mixtures, one a gate."""
         with self._torch.inference_mode():
-            return self._mix()
+            return self._combine()
 
-    def _mix(self) -> list[Any]:
+    def _combine(self) -> list[Any]:
         torch = self._torch
         mixtures = []
         for values, experts in self._selected:
@@ -100,7 +98,7 @@ class TorchIndexLoop:
         layers = self._parameters[expert]
         for index, (kernel, bias) in enumerate(layers):
             hidden = functional.linear(hidden, kernel, bias)
-            if self._relu_last or index < len(layers) - 1:
+            if has_relu(index, len(layers)):
                 hidden = functional.relu(hidden)
         return hidden
 
@@ -114,7 +112,7 @@ class TorchIndexLoop:
 
         def step() -> None:
             optimizer.zero_grad(set_to_none=True)
-            loss = sum((mixture**2).mean() for mixture in self._mix())
+            loss = sum((mixture**2).mean() for mixture in self._combine())
             loss.backward()
             optimizer.step()
 

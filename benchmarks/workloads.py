@@ -1,11 +1,15 @@
 """Experts and routing of the sizes that the benchmarks share."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 import keras_comet
 from benchmarks.baselines import Layers
+from benchmarks.baselines import has_relu
 
 
 class GivenWeights(keras_comet.Gate):
@@ -28,7 +32,7 @@ class GivenWeights(keras_comet.Gate):
 
 
 def make_layers(num_experts: int, depth: int, *widths: int) -> Layers:
-    """Random kernels and biases of equal perceptrons, stacked."""
+    """Draws kernels and biases of equal perceptrons, stacked."""
     rng = np.random.default_rng(0)
     layers = []
     for width in widths:
@@ -40,22 +44,16 @@ def make_layers(num_experts: int, depth: int, *widths: int) -> Layers:
     return layers
 
 
-def keras_experts(
-    layers: Layers, relu_last: bool, dtype: str = "float32"
+def list_experts(
+    layers: Layers, dtype: str = "float32"
 ) -> list[keras.layers.Layer]:
-    """A list of Keras models with these weights."""
+    """Makes a list of Keras models with these weights."""
     experts = []
     for expert in range(len(layers[0][0])):
         model = keras.Sequential(
             [
-                keras.layers.Dense(
-                    kernels.shape[-1],
-                    "relu"
-                    if relu_last or kernels is not layers[-1][0]
-                    else None,
-                    dtype=dtype,
-                )
-                for kernels, _ in layers
+                keras.layers.Dense(units, activation, dtype=dtype)
+                for units, activation in _units_and_activations(layers)
             ]
         )
         model.build((None, layers[0][0].shape[1]))
@@ -64,18 +62,11 @@ def keras_experts(
     return experts
 
 
-def stacked_experts(
-    layers: Layers, relu_last: bool, dtype: str = "float32"
-) -> keras_comet.StackedDenseExperts:
-    """`StackedDenseExperts` with these weights."""
+def stacked_experts(layers: Layers) -> keras_comet.StackedDenseExperts:
+    """Makes `StackedDenseExperts` with these weights."""
+    units, activations = zip(*_units_and_activations(layers), strict=True)
     experts = keras_comet.StackedDenseExperts(
-        len(layers[0][0]),
-        [kernels.shape[-1] for kernels, _ in layers],
-        [
-            "relu" if relu_last or i < len(layers) - 1 else None
-            for i in range(len(layers))
-        ],
-        dtype=dtype,
+        len(layers[0][0]), list(units), list(activations)
     )
     experts.build((None, layers[0][0].shape[1]))
     for index, (kernels, biases) in enumerate(layers):
@@ -84,8 +75,18 @@ def stacked_experts(
     return experts
 
 
+def _units_and_activations(layers: Layers) -> list[tuple[int, str | None]]:
+    return [
+        (
+            kernels.shape[-1],
+            "relu" if has_relu(index, len(layers)) else None,
+        )
+        for index, (kernels, _) in enumerate(layers)
+    ]
+
+
 def convolution_experts(num_experts: int) -> list[keras.layers.Layer]:
-    """Two convolutions with pooling, then 64 units, for images 28 x 28."""
+    """Makes experts of two convolutions with pooling, for images 28 x 28."""
     experts = []
     for _ in range(num_experts):
         model = keras.Sequential(
@@ -104,7 +105,7 @@ def convolution_experts(num_experts: int) -> list[keras.layers.Layer]:
 
 
 def random_rows(batch: int, *shape: int) -> np.ndarray:
-    """Standard normal features."""
+    """Draws standard normal features."""
     rng = np.random.default_rng(1)
     return rng.standard_normal((batch, *shape)).astype("float32")
 
@@ -112,15 +113,15 @@ def random_rows(batch: int, *shape: int) -> np.ndarray:
 def balanced_weights(
     batch: int, num_experts: int, k: int, seed: int = 0
 ) -> np.ndarray:
-    """Routing weights of k random experts a row, all equally likely."""
+    """Draws routing weights of k random experts a row, all equally likely."""
     rng = np.random.default_rng(seed)
     keys = rng.random((batch, num_experts))
     experts = np.argsort(keys, axis=1)[:, :k]
-    return _weigh(experts, num_experts, rng)
+    return _draw_weights(experts, num_experts, rng)
 
 
 def skewed_weights(batch: int, num_experts: int, seed: int = 0) -> np.ndarray:
-    """Two experts a row; experts 0 and 1 take 60 % of the pairs."""
+    """Draws weights of two experts a row; 0 and 1 take 60 % of the pairs."""
     rng = np.random.default_rng(seed)
     keys = rng.random((batch, num_experts))
     # Both, one or none of the two: (2 * 0.4 + 0.4) / 2 = 0.6 of the pairs.
@@ -131,13 +132,13 @@ def skewed_weights(batch: int, num_experts: int, seed: int = 0) -> np.ndarray:
     keys[rows[popular > 0], first[popular > 0]] -= 2.0
     keys[rows[popular > 1], 1 - first[popular > 1]] -= 2.0
     experts = np.argsort(keys, axis=1)[:, :2]
-    return _weigh(experts, num_experts, rng)
+    return _draw_weights(experts, num_experts, rng)
 
 
-def _weigh(
+def _draw_weights(
     experts: np.ndarray, num_experts: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Random weights of the given experts that sum to one."""
+    """Draws weights of the given experts that sum to one."""
     weights = np.zeros((len(experts), num_experts), "float32")
     values = rng.uniform(0.1, 1.0, size=experts.shape)
     values /= values.sum(axis=1, keepdims=True)
@@ -146,56 +147,54 @@ def _weigh(
 
 
 def count_pairs(weights: list[np.ndarray]) -> int:
-    """Distinct (row, expert) pairs of several gates."""
+    """Counts the distinct (row, expert) pairs of several gates."""
     return int(np.count_nonzero(np.any([w > 0 for w in weights], axis=0)))
 
 
-def make_mixture(experts, num_gates: int, dispatch: str, dtype="float32"):
-    """A mixture of these experts under `GivenWeights`, built by its call.
+def make_mixture(
+    experts: Any, num_gates: int, dispatch: str, dtype: str = "float32"
+) -> tuple[Callable[..., Any], keras_comet.MultiGateMixtureOfExperts]:
+    """Makes a mixture of these experts under `GivenWeights`.
 
     Returns:
-        A multi-gate mixture; it takes rows and a dict of routing weights by
-        task.
+        A function of rows and a list of routing weights, one a gate, and the
+        mixture that it calls.
     """
-    num_experts = (
-        experts.num_experts
-        if isinstance(experts, keras_comet.StackedDenseExperts)
-        else len(experts)
-    )
-    gates = {
-        f"task_{index}": GivenWeights(num_experts) for index in range(num_gates)
-    }
-    return keras_comet.MultiGateMixtureOfExperts(
-        experts, gates, dispatch=dispatch, dtype=dtype
+    stacked = isinstance(experts, keras_comet.StackedDenseExperts)
+    num_experts = experts.num_experts if stacked else len(experts)
+    tasks = [f"task_{index}" for index in range(num_gates)]
+    mixture = keras_comet.MultiGateMixtureOfExperts(
+        experts,
+        {task: GivenWeights(num_experts) for task in tasks},
+        dispatch=dispatch,
+        dtype=dtype,
     )
 
+    def combine(rows: Any, routing_weights: Any) -> list[Any]:
+        named = dict(zip(tasks, routing_weights, strict=True))
+        return list(mixture((rows, named)).values())
 
-def with_gates(mix, num_experts: int, num_gates: int):
+    return combine, mixture
+
+
+def with_gates(
+    combine: Callable[..., Any], num_experts: int, num_gates: int
+) -> tuple[Callable[..., Any], list[Any]]:
     """Lets a baseline run, and train, the gates that our mixture has.
 
     Returns:
-        A function like `mix`, of rows and a list of routing weights, and the
-        variables of the gates.
+        A function like `combine`, of rows and a list of routing weights, and
+        the variables of the gates.
     """
     gates = [GivenWeights(num_experts) for _ in range(num_gates)]
     for gate in gates:
         gate.build((None, num_experts))
 
-    def call(rows, routing_weights):
+    def call(rows: Any, routing_weights: Any) -> Any:
         weights = [
             gate(each)
             for gate, each in zip(gates, routing_weights, strict=True)
         ]
-        return mix(rows, weights)
+        return combine(rows, weights)
 
     return call, [v for gate in gates for v in gate.trainable_variables]
-
-
-def as_function(mixture):
-    """The mixture as a function of rows and a list of routing weights."""
-
-    def call(rows, routing_weights):
-        named = dict(zip(mixture.gates, routing_weights, strict=True))
-        return list(mixture((rows, named)).values())
-
-    return call

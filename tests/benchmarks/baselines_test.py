@@ -12,7 +12,7 @@ from tests.helpers import rows
 NUM_EXPERTS = 5
 
 
-def expected(layers, relu_last, x, weights):
+def expected(layers, x, weights):
     """Mixtures in float64, one row and expert after the other."""
     mixtures = []
     for each in weights:
@@ -21,30 +21,30 @@ def expected(layers, relu_last, x, weights):
             hidden = x[b].astype("float64")
             for index, (kernels, biases) in enumerate(layers):
                 hidden = hidden @ kernels[e] + biases[e]
-                if relu_last or index < len(layers) - 1:
+                if len(layers) == 1 or index < len(layers) - 1:
                     hidden = np.maximum(hidden, 0.0)
             mixture[b] += each[b, e] * hidden
         mixtures.append(mixture)
     return mixtures
 
 
-def dense_loop(layers, relu_last, x, weights):
-    experts = baselines.make_perceptrons(layers, relu_last)
+def dense_loop(layers, x, weights):
+    experts = baselines.make_perceptrons(layers)
     return baselines.dense_loop(experts, x, weights)
 
 
-def dense_einsum(layers, relu_last, x, weights):
-    return baselines.DenseEinsum(layers, relu_last)(x, weights)
+def dense_einsum(layers, x, weights):
+    return baselines.DenseEinsum(layers)(x, weights)
 
 
-def masked_loop(layers, relu_last, x, weights):
-    experts = baselines.make_perceptrons(layers, relu_last)
+def masked_loop(layers, x, weights):
+    experts = baselines.make_perceptrons(layers)
     return baselines.masked_loop(experts, x, weights)
 
 
-def torch_loop(layers, relu_last, x, weights):
+def torch_loop(layers, x, weights):
     pytest.importorskip("torch")
-    return torch_baseline.TorchIndexLoop(layers, relu_last, x, weights)()
+    return torch_baseline.TorchIndexLoop(layers, x, weights)()
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,8 @@ def test_mixtures_follow_the_formula(mix, widths):
     weights = [
         workloads.balanced_weights(9, NUM_EXPERTS, 2, seed) for seed in (0, 1)
     ]
-    relu_last = len(widths) == 1
-    found = mix(layers, relu_last, x, weights)
-    for ours, theirs in zip(
-        found, expected(layers, relu_last, x, weights), strict=True
-    ):
+    found = mix(layers, x, weights)
+    for ours, theirs in zip(found, expected(layers, x, weights), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 

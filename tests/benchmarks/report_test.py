@@ -42,7 +42,7 @@ def test_table_of_bars_shows_case_bar_measured_and_reached():
 def test_report_writes_json_and_markdown(tmp_path):
     report = Report("speed", tmp_path, smoke=False)
     report.add_timings("Times", {"a": Timing(1, 2, 3, 4, 5)}, case="small")
-    report.require_ratio("small", "x", ">=", 2.0, Ratio(3.0, 2.5, 5))
+    report.require("small", "x", ">=", 2.0, Ratio(3.0, 2.5, 5))
     report.note("A remark.")
     content = json.loads((tmp_path / "speed.json").read_text())
     assert content["tables"]["Times"] == [

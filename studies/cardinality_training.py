@@ -1,4 +1,4 @@
-"""One training of the cardinality benchmark, in a process of its own."""
+"""One training of the cardinality study, in a process of its own."""
 
 import multiprocessing
 import tempfile
@@ -13,10 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 import keras_comet
-from benchmarks.movielens import BATCH
-from benchmarks.movielens import make_model
+from examples import movielens_model as movielens
 from keras_comet import datasets
-from keras_comet.gates.base import observe_gates
 
 GATES = {
     "comet": keras_comet.COMETGate,
@@ -86,16 +84,16 @@ def train(
     options: dict[str, Any] = {"k": k, "entropy_weight": entropy_weight}
     if gamma is not None:
         options["gamma"] = gamma
-    model = make_model(
+    keras.utils.set_random_seed(seed)
+    model = movielens.make_model(
         data,
-        "dense",
+        lambda: GATES[gate](num_experts, **options),
         keras_comet.StackedDenseExperts(
             num_experts, 64, activation="relu", dropout=0.5
         ),
-        lambda: GATES[gate](num_experts, **options),
         keras.optimizers.Adam(learning_rate),
-        seed=seed,
         tower_units=64,
+        dispatch="dense",
     )
     routing: list[dict[str, list[float]]] = []
 
@@ -118,7 +116,7 @@ def train(
     if by_epoch is not None:
         callbacks.append(keras_comet.CardinalityTarget(by_epoch=by_epoch))
     history = model.fit(
-        rows.batches(BATCH, shuffle=True, seed=seed),
+        rows.batches(movielens.BATCH_SIZE, shuffle=True, seed=seed),
         epochs=epochs,
         validation_data=data.validation.batches(data.validation.num_rows),
         callbacks=callbacks,
@@ -145,8 +143,12 @@ def train_each(
     """Trains with each of these arguments, and yields results in order.
 
     Every training has a new process: Keras keeps the graphs of the models
-    that one has trained, about a gigabyte each.
+    that one has trained, about a gigabyte each. With no process at all they
+    train in this one.
     """
+    if num_processes == 0:
+        yield from map(_train_with, trainings)
+        return
     with futures.ProcessPoolExecutor(
         num_processes,
         mp_context=multiprocessing.get_context("spawn"),
@@ -160,17 +162,17 @@ def _train_with(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def within_from(result: dict[str, Any], epoch: int) -> float:
-    """Smallest share of rows within k, of all gates, from an epoch on."""
+    """Finds the least share of rows within k, of all gates, from an epoch."""
     return min(min(each["within_k"]) for each in result["routing"][epoch - 1 :])
 
 
 def last(result: dict[str, Any], name: str) -> float:
-    """A statistic after the last epoch, mean over gates."""
+    """Averages a statistic after the last epoch over the gates."""
     return float(np.mean(result["routing"][-1][name]))
 
 
 class ServedRouting(keras.Model):
-    """What an exported recommender does, with routing weights as outputs."""
+    """Returns the routing weights of a recommender, to be exported."""
 
     def __init__(self, model: keras_comet.MultiGateRecommender) -> None:
         super().__init__()
@@ -178,17 +180,24 @@ class ServedRouting(keras.Model):
         self.input_signature = dict(model.input_signature)
 
     def call(self, inputs: Any) -> dict[str, tf.Tensor]:
-        """The routing weights of every task."""
-        weights: dict[str, tf.Tensor] = {}
-        with observe_gates(lambda gate, w: weights.setdefault(gate.task, w)):
-            self.model(inputs, training=False)
-        return weights
+        """Computes the routing weights of every task."""
+        encoded = tf.concat(
+            [
+                feature(inputs[name])
+                for name, feature in self.model.features.items()
+            ],
+            axis=-1,
+        )
+        return {
+            task: gate(encoded, training=False)
+            for task, gate in self.model.mixture.gates.items()
+        }
 
 
 def _within_when_served(
     model: keras_comet.MultiGateRecommender, features: Any, k: int
 ) -> float:
-    """Share of rows within k in an exported model, the least of all gates."""
+    """Finds the least share of rows within k of all gates, once exported."""
     served = ServedRouting(model)
     served({name: values[:8] for name, values in features.items()})
     with tempfile.TemporaryDirectory() as directory:

@@ -1,6 +1,6 @@
 """MovieLens-100k with and without local search, over several seeds.
 
-    python -m benchmarks.local_search_movielens [--seeds N] [--epochs N]
+    python -m studies local_search_movielens [--seeds N] [--epochs N]
         [--searches off,exchange,sinkhorn]
 
 Hash, Top-k and COMET (all: one permutation for both tasks), each trained
@@ -8,22 +8,15 @@ with equal budgets without and with search. The epoch of the smallest
 validation loss counts, for all alike.
 """
 
-import argparse
 import time
 
 import keras
 import numpy as np
 
 import keras_comet
-from benchmarks.movielens import BATCH
-from benchmarks.movielens import NUM_EXPERTS
-from benchmarks.movielens import K
-from benchmarks.movielens import dense_experts
-from benchmarks.movielens import load_data
-from benchmarks.movielens import make_model
 from benchmarks.report import Report
-from benchmarks.report import add_arguments
-from benchmarks.report import limit_memory
+from examples import movielens_model as movielens
+from studies.command_line import make_parser
 
 GATES = ("hash", "top_k", "comet")
 SEARCHES = ("off", "exchange", "sinkhorn")
@@ -35,13 +28,16 @@ _SHARE_SEARCHED = 0.5
 def make_gate(
     gate: str, permutation: keras_comet.ExpertPermutation
 ) -> keras_comet.Gate:
-    """A gate of the benchmark."""
+    """Makes the gate of this name."""
+    shared = {"permutation": permutation}
     if gate == "hash":
-        return keras_comet.HashGate(NUM_EXPERTS, permutation=permutation)
+        return keras_comet.HashGate(permutation.num_experts, **shared)
     if gate == "top_k":
-        return keras_comet.TopKGate(NUM_EXPERTS, k=K, permutation=permutation)
+        return keras_comet.TopKGate(
+            permutation.num_experts, k=movielens.K, **shared
+        )
     return keras_comet.COMETGate(
-        NUM_EXPERTS, k=K, entropy_weight=0.01, permutation=permutation
+        permutation.num_experts, k=movielens.K, entropy_weight=0.01, **shared
     )
 
 
@@ -49,9 +45,11 @@ def train(
     gate: str, search: str, seed: int, epochs: int, smoke: bool
 ) -> dict[str, object]:
     """Trains once; returns the row of the table."""
-    data = load_data(smoke)
-    steps = epochs * -(-data.train.num_rows // BATCH)
-    permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
+    keras.utils.set_random_seed(seed)
+    data = movielens.load_data(smoke)
+    steps = epochs * -(-data.train.num_rows // movielens.BATCH_SIZE)
+    num_experts = 3 if smoke else movielens.NUM_EXPERTS
+    permutation = keras_comet.ExpertPermutation(num_experts)
     optimizer = keras.optimizers.Adam(5e-4)
     callbacks: list[keras.callbacks.Callback] = [
         keras.callbacks.EarlyStopping(
@@ -60,24 +58,23 @@ def train(
     ]
     if search != "off":
         optimizer = keras_comet.LocalSearchOptimizer(
-            optimizer, int(_SHARE_SEARCHED * steps), method=search
+            optimizer, max(1, int(_SHARE_SEARCHED * steps)), method=search
         )
         callbacks.append(
             keras_comet.LocalSearch(
-                data.train.batches(2 * BATCH), interval=10 if smoke else 200
+                data.train.batches(2 * movielens.BATCH_SIZE),
+                interval=1 if smoke else 200,
             )
         )
-    model = make_model(
+    model = movielens.make_model(
         data,
-        "auto",
-        dense_experts(),
         lambda: make_gate(gate, permutation),
+        movielens.make_experts(num_experts),
         optimizer,
-        seed=seed,
     )
     begin = time.perf_counter()
     model.fit(
-        data.train.batches(BATCH, shuffle=True, seed=seed),
+        data.train.batches(movielens.BATCH_SIZE, shuffle=True, seed=seed),
         epochs=epochs,
         validation_data=data.validation.batches(4096),
         callbacks=callbacks,
@@ -99,7 +96,7 @@ def train(
 
 
 def summarize(rows: list[dict[str, object]]) -> list[dict[str, object]]:
-    """Means and standard errors, and the paired difference to no search."""
+    """Computes means and errors, and the paired difference to no search."""
     summary = []
     for gate in GATES:
         losses = {
@@ -137,25 +134,20 @@ def summarize(rows: list[dict[str, object]]) -> list[dict[str, object]]:
 
 def main() -> None:
     """Reads the arguments and runs everything, seed by seed."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    add_arguments(parser)
+    parser = make_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--searches", default="off,exchange")
     args = parser.parse_args()
+    gates = GATES
     if args.smoke:
-        args.seeds, args.epochs = 1, 1
-    limit_memory()
+        args.seeds, args.epochs, gates = 1, 1, ("top_k",)
     report = Report("local_search_movielens", args.output_dir, args.smoke)
     rows = []
     for seed in range(args.seeds):
-        for gate in GATES:
+        for gate in gates:
             for search in args.searches.split(","):
                 row = train(gate, search, seed, args.epochs, args.smoke)
                 rows.append(row)
                 report.add(f"Every run, {args.epochs} epochs", [row])
     report.add("Mean and standard error over the seeds", summarize(rows))
-
-
-if __name__ == "__main__":
-    main()

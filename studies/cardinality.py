@@ -1,9 +1,9 @@
 """Does the cap hold by the epoch named, whatever the settings, and for free?
 
-    python -m benchmarks.cardinality grid [--data synthetic] [--runs N]
-    python -m benchmarks.cardinality search [--trials N] [--seeds N]
-    python -m benchmarks.cardinality curves
-    python -m benchmarks.cardinality grid --smoke
+    python -m studies cardinality grid [--data synthetic] [--runs N]
+    python -m studies cardinality search [--trials N] [--seeds N]
+    python -m studies cardinality curves
+    python -m studies cardinality grid --smoke
 
 `grid` draws --runs cells, without replacement and with a fixed seed, from
 gamma {unset, 0.01, 0.1, 1, 10} x learning rate {5e-5, 2e-4, 5e-4} x experts
@@ -25,11 +25,7 @@ Tables are printed and written to --output-dir, with the plots.
 
 import argparse
 import itertools
-import os
-import pathlib
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import matplotlib
 import numpy as np
@@ -37,11 +33,12 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from benchmarks.cardinality_training import GATES
-from benchmarks.cardinality_training import last
-from benchmarks.cardinality_training import train_each
-from benchmarks.cardinality_training import within_from
 from benchmarks.report import Report
+from studies.cardinality_training import GATES
+from studies.cardinality_training import last
+from studies.cardinality_training import train_each
+from studies.cardinality_training import within_from
+from studies.command_line import make_parser
 
 GAMMAS = (None, 0.01, 0.1, 1.0, 10.0)
 LEARNING_RATES = (5e-5, 2e-4, 5e-4)
@@ -255,6 +252,8 @@ def run_curves(args: argparse.Namespace) -> None:
             {"entropy_weight": 0.05, "gamma": 10.0},
         ),
     )
+    if args.smoke:
+        curves = curves[::2]
     budget = {
         "data_name": args.data,
         "num_rows": args.rows,
@@ -309,12 +308,8 @@ PARTS = {
 
 def main() -> None:
     """Reads the arguments and runs one part."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = make_parser(__doc__)
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--smoke", action="store_true", help="a quick look")
     parser.add_argument(
         "--data", choices=("movielens", "synthetic"), default="movielens"
     )
@@ -330,9 +325,6 @@ def main() -> None:
     parser.add_argument(
         "--processes", type=int, default=2, help="that train at once"
     )
-    parser.add_argument(
-        "--output-dir", type=pathlib.Path, default=pathlib.Path("runs")
-    )
     args = parser.parse_args()
     if args.smoke:
         args.data, args.rows, args.epochs, args.by_epoch = (
@@ -341,9 +333,5 @@ def main() -> None:
             3,
             2,
         )
-        args.runs, args.trials, args.seeds = 1, 1, 1
+        args.runs, args.trials, args.seeds, args.processes = 1, 1, 1, 0
     PARTS[args.part](args)
-
-
-if __name__ == "__main__":
-    main()

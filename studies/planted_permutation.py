@@ -85,11 +85,11 @@ class PlantedProblem:
         return tf.tanh(mixtures @ self._head)
 
     def loss(self) -> tf.Tensor:
-        """The mean squared error under the permutation as it is."""
+        """Computes the mean squared error under the permutation as it is."""
         return tf.reduce_mean(tf.square(self._predict() - self._targets))
 
     def recovered(self) -> float:
-        """The share of the loss at the start that is gone."""
+        """Computes the share of the loss at the start that is gone."""
         return 1.0 - float(self.loss()) / self.loss_before
 
 
@@ -115,14 +115,14 @@ def train_permutation(
 def search_as_published(
     problem: PlantedProblem, steps: int, learning_rate: float, seed: int
 ) -> None:
-    """The published search, written from its formula.
+    """Searches as published, written from the formula.
 
     Logits uniform within 0.05, trained by Adam; P is their Sinkhorn
     relaxation with 20 pairs of normalizations, at a temperature that falls
     from 1e-3 to 1e-7 exponentially; at the end the linear assignment.
 
     Args:
-        problem: `PlantedProblem`, whose permutation it settles.
+        problem: `PlantedProblem`, whose permutation it freezes.
         steps: int.
         learning_rate: float.
         seed: int. Of the logits.

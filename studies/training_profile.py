@@ -1,6 +1,6 @@
 """Where a training step of the MovieLens model spends its time.
 
-    python -m benchmarks.training_profile [--smoke] [--rounds N]
+    python -m studies training_profile [--smoke] [--steps N]
 
 Profiles steps in the middle of an epoch with the TensorFlow profiler, with
 gates that are as sparse as after training, and adds up the operations by the
@@ -21,9 +21,11 @@ import keras
 import tensorflow as tf
 
 import keras_comet
-from benchmarks import movielens
 from benchmarks.report import Report
-from benchmarks.report import run_program
+from benchmarks.training_speed import cardinality
+from benchmarks.training_speed import make_model
+from examples import movielens_model as movielens
+from studies.command_line import make_parser
 
 # The first pattern found in the name of an operation says its part.
 PARTS = (
@@ -69,7 +71,7 @@ def saturate(model: keras_comet.MultiGateRecommender) -> None:
 
 
 def read_events(directory: str) -> list[tuple[str, float]]:
-    """Names and milliseconds of what the profiler saw on the processor."""
+    """Reads names and milliseconds of what ran on the processor."""
     # Ships with TensorFlow, but is no part of its public API.
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -89,7 +91,7 @@ def read_events(directory: str) -> list[tuple[str, float]]:
 
 
 def find_part(name: str) -> str:
-    """The part of the model that an operation belongs to."""
+    """Finds the part of the model that an operation belongs to."""
     return next(part for part, pattern in PARTS if re.search(pattern, name))
 
 
@@ -99,16 +101,13 @@ def summarize(
     num_steps: int,
     title: str,
 ) -> None:
-    """Adds the table of parts, the slowest operations and eager calls."""
+    """Adds the table of parts, and of the slowest operations."""
     parts = dict.fromkeys([part for part, _ in PARTS], 0.0)
     kinds: Counter[tuple[str, str]] = Counter()
-    eager: Counter[str] = Counter()
     waiting = 0.0
     for name, duration in events:
         operation = re.fullmatch(r"(\S+):(\w+)", name)
-        if name.startswith("EagerLocalExecute: "):
-            eager[re.sub(r"_\d+$", "", name.split()[-1])] += 1
-        elif name == "IteratorGetNextOp::DoCompute":
+        if name == "IteratorGetNextOp::DoCompute":
             waiting += duration
         elif (
             operation is not None
@@ -139,25 +138,14 @@ def summarize(
             for (part, kind), duration in kinds.most_common(15)
         ],
     )
-    report.add(
-        f"{title}: eager calls from Python",
-        [
-            {"operation": name, "calls a step": count / num_steps}
-            for name, count in eager.most_common(6)
-        ],
-    )
 
 
 def profile(report: Report, dispatch: str, num_steps: int, smoke: bool) -> None:
     """Profiles one model."""
     data = movielens.load_data(smoke)
-    model = movielens.make_model(
-        data,
-        dispatch,
-        movielens.dense_experts(4 if smoke else movielens.NUM_EXPERTS),
-    )
+    model = make_model(data, 2 if smoke else movielens.NUM_EXPERTS, dispatch)
     saturate(model)
-    batch_size = 16 if smoke else movielens.BATCH
+    batch_size = 16 if smoke else movielens.BATCH_SIZE
     # Keras warns that the data set, and not fit(), shuffles; so it does.
     warnings.filterwarnings("ignore", message=".*shuffle=True.*")
     batches = data.train.batches(batch_size, shuffle=True)
@@ -168,7 +156,7 @@ def profile(report: Report, dispatch: str, num_steps: int, smoke: bool) -> None:
         events = read_events(directory)
     title = f"dispatch={dispatch!r}"
     summarize(report, events, num_steps, title)
-    experts = movielens.cardinality(model, data)
+    experts = cardinality(model, data)
     report.note(
         f"{title}: {1e3 * callback.seconds / num_steps:.1f} ms a step under "
         f"the profiler; experts a row: {experts}"
@@ -176,9 +164,9 @@ def profile(report: Report, dispatch: str, num_steps: int, smoke: bool) -> None:
 
 
 def time_input_pipeline(report: Report, smoke: bool) -> None:
-    """Time of the batches alone: of the first one, and of all."""
+    """Times the batches alone: the first one, and all."""
     data = movielens.load_data(smoke)
-    batches = data.train.batches(movielens.BATCH, shuffle=True)
+    batches = data.train.batches(movielens.BATCH_SIZE, shuffle=True)
     for _ in range(2):
         begin = time.perf_counter()
         iterator = iter(batches)
@@ -199,13 +187,12 @@ def time_input_pipeline(report: Report, smoke: bool) -> None:
         )
 
 
-def run(report: Report, rounds: int, smoke: bool) -> None:
-    """Profiles both dispatches; `rounds` is the number of steps in tens."""
-    num_steps = 10 if smoke else 10 * rounds
+def main() -> None:
+    """Reads the arguments and profiles both dispatches."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--steps", type=int, default=150, help="to profile")
+    args = parser.parse_args()
+    report = Report("training_profile", args.output_dir, args.smoke)
     for dispatch in ("auto", "dense"):
-        profile(report, dispatch, num_steps, smoke)
-    time_input_pipeline(report, smoke)
-
-
-if __name__ == "__main__":
-    run_program("training_profile", __doc__, run)
+        profile(report, dispatch, 4 if args.smoke else args.steps, args.smoke)
+    time_input_pipeline(report, args.smoke)
