@@ -176,9 +176,7 @@ def train(
         if steers
         else None
     )
-    logger = keras_comet.GateSparsityLogger(
-        directory / "logs", probe, target=target
-    )
+    logger = keras_comet.GateSparsityLogger(directory / "logs", probe)
     early_stopping = keras.callbacks.EarlyStopping(
         "val_loss",
         patience=4,

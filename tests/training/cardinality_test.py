@@ -13,7 +13,7 @@ def test_cap_holds_for_every_row_from_the_epoch_named():
         [
             keras.Input((6,)),
             keras_comet.MixtureOfExperts(
-                [keras.layers.Dense(1) for _ in range(8)], gate
+                keras_comet.StackedDenseExperts(8, [1]), gate, "dense"
             ),
         ]
     )
