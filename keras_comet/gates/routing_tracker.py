@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_comet._keras import aggregation
 from keras_comet._keras import keras
+from keras_comet.ops import normalized_entropy
 from keras_comet.ops import static_cond
 from keras_comet.regularizers.batch_mean import batch_mean
 
@@ -112,7 +113,7 @@ class RoutingTracker(keras.layers.Layer):
             "cardinality": float(shares @ counts),
             "within_cap": float(shares[:cap].sum()),
             "excess": _excess(shares, cap),
-            "normalized_entropy": _normalized_entropy(usage),
+            "normalized_entropy": float(normalized_entropy(usage)),
             "least_usage": float(usage.min()),
         }
 
@@ -130,11 +131,3 @@ def _excess(shares: np.ndarray[Any, Any], cap: int) -> float:
         return float(0.0 * shares.sum())
     over = np.log(np.arange(1, num_experts + 1) / cap)
     return float(shares @ np.maximum(over, 0.0) / math.log(num_experts / cap))
-
-
-def _normalized_entropy(usage: np.ndarray[Any, Any]) -> float:
-    if len(usage) == 1:
-        return float(usage[0])
-    positive = usage[usage != 0.0]
-    entropy = -np.sum(positive * np.log(positive))
-    return float(entropy / math.log(len(usage)))

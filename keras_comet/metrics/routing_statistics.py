@@ -1,6 +1,5 @@
 """Routing statistics: what a gate does with a batch, in a few numbers."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import tensorflow as tf
 
 from keras_comet.metrics.expert_usage import expert_usage
 from keras_comet.metrics.routed_rows import routed_rows
+from keras_comet.ops import normalized_entropy
 
 
 def routing_statistics(
@@ -93,7 +93,7 @@ def _statistics(routing_weights: Any, k: Any) -> dict[str, tf.Tensor]:
     statistics = {
         "cardinality": cardinality,
         "sparsity": 1.0 - cardinality / num_experts,
-        "normalized_entropy": _normalized_entropy(usage),
+        "normalized_entropy": normalized_entropy(usage),
         "largest_share": tf.reduce_max(usage),
         "active_experts": num_active,
         "dead_experts": num_experts - num_active,
@@ -108,12 +108,3 @@ def _statistics(routing_weights: Any, k: Any) -> dict[str, tf.Tensor]:
 def _mean_over(is_counted: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     counted = tf.cast(is_counted, tf.float32)
     return tf.reduce_sum(counted * values) / tf.reduce_sum(counted)
-
-
-def _normalized_entropy(usage: tf.Tensor) -> tf.Tensor:
-    if usage.shape[-1] == 1:
-        # The share itself: 1, and NaN like the others if nothing is counted.
-        return usage[0]
-    # 0 log 0 = 0
-    entropy = -tf.reduce_sum(tf.math.xlogy(usage, usage))
-    return entropy / math.log(usage.shape[-1])

