@@ -64,7 +64,10 @@ def make_model(method):
     outputs = keras.layers.Dense(1)(hidden)
     model = keras.Model(inputs, outputs)
     optimizer = keras_comet.LocalSearchOptimizer(
-        keras.optimizers.Adam(0.01, clipnorm=1.0), 12, method=method
+        keras.optimizers.Adam(0.01, clipnorm=1.0),
+        12,
+        method=method,
+        num_iterations=3,
     )
     model.compile(optimizer, "mse", metrics=["mae"])
     return model
@@ -72,6 +75,8 @@ def make_model(method):
 
 def train(method, run, kill=None):
     tf.config.experimental.enable_op_determinism()
+    # One of the two methods without the time that tracing takes.
+    tf.config.run_functions_eagerly(method == "sinkhorn")
     if not KERAS_3:
         keras.backend.experimental.enable_tf_random_generator()
     model = make_model(method)

@@ -22,7 +22,6 @@ from keras_comet import Trainer
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
 from tests.helpers import rows
-from tests.helpers import run_script
 
 X = rows(22, 3)
 Y = X[:, :1] * X[:, 1:2]
@@ -133,12 +132,14 @@ def recommender():
     keras.utils.set_random_seed(4)
     model = MultiGateRecommender(
         features={"user": CategoricalFeature(range(5), embedding_dim=3)},
-        experts=[keras.layers.Dense(4, "relu") for _ in range(3)],
+        experts=StackedDenseExperts(3, [4], "relu"),
         gates={"watch": HashGate(3), "rating": TopKGate(3)},
         tasks=[
             Task("watch", "binary_crossentropy", ["AUC"], activation="sigmoid"),
             Task("rating", "mse", ["mae"], weight=0.3, missing_label=0.0),
         ],
+        tower_units=[4],
+        dispatch="dense",
     )
     model.compile("adam")
     return model
@@ -259,7 +260,7 @@ class Ends(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("hook", ["on_train_begin", "on_train_batch_end"])
 def test_exception_ends_the_training_for_all_callbacks(hook):
-    def stop(*arguments):
+    def stop(*arguments, **keywords):
         raise KeyboardInterrupt
 
     failing = keras.callbacks.LambdaCallback(**{hook: stop})
@@ -550,78 +551,3 @@ def test_random_state_that_cannot_be_saved_is_named(tmp_path):
     with pytest.warns(UserWarning, match="enable_tf_random_generator") as seen:
         Trainer(model, checkpoint_dir=tmp_path).fit(batches(), verbose=0)
     assert "['drop']" in str(seen[0].message)
-
-
-def test_two_replicas_train_as_one_search_and_resume(tmp_path):
-    # Logical devices must be set before TensorFlow starts.
-    finished = run_script(
-        """
-        import sys
-        import numpy as np
-        import tensorflow as tf
-
-        [cpu] = tf.config.list_physical_devices("CPU")
-        tf.config.set_logical_device_configuration(
-            cpu, [tf.config.LogicalDeviceConfiguration()] * 2
-        )
-        import keras_comet
-        from keras_comet._keras import keras
-
-        random = np.random.default_rng(0)
-        x = random.normal(size=(20, 3)).astype("float32")
-        y = x[:, :1] * x[:, 1:2]
-        # The last batch of an epoch has 4 rows, the others 8.
-        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
-
-        def train(strategy, epochs, method, directory=None):
-            with strategy.scope():
-                keras.utils.set_random_seed(1)
-                permutation = keras_comet.ExpertPermutation(4)
-                gate = keras_comet.TopKGate(4, permutation=permutation)
-                inputs = keras.Input((3,))
-                outputs = keras_comet.MixtureOfExperts(
-                    keras_comet.StackedDenseExperts(4, [1]),
-                    gate,
-                    dispatch="dense",
-                )(inputs)
-                model = keras.Model(inputs, outputs)
-                optimizer = keras_comet.LocalSearchOptimizer(
-                    keras.optimizers.SGD(0.1), 4, method=method
-                )
-                model.compile(optimizer, "mse", metrics=["mae"])
-            trainer = keras_comet.Trainer(
-                model, data, 2, 4, checkpoint_dir=directory
-            )
-            history = trainer.fit(data, epochs, verbose=0)
-            return history.history, model.get_weights(), trainer.reports
-
-        one = tf.distribute.get_strategy()
-        two = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
-        assert two.num_replicas_in_sync == 2
-        histories, weights, reports = zip(
-            train(one, 2, "exchange"), train(two, 2, "exchange")
-        )
-        for name, values in histories[0].items():
-            np.testing.assert_allclose(
-                values, histories[1][name], rtol=1e-5, err_msg=name
-            )
-        for first, second in zip(*weights):
-            np.testing.assert_allclose(first, second, atol=1e-5)
-        assert sorted(reports[0]) == sorted(reports[1]) == [2, 4]
-        for step, report in reports[0].items():
-            np.testing.assert_allclose(
-                report.loss_after, reports[1][step].loss_after, rtol=1e-5
-            )
-
-        directory = sys.argv[1]
-        train(two, 1, "sinkhorn", directory)
-        history, weights, _ = train(two, 2, "sinkhorn", directory)
-        whole, expected, _ = train(two, 2, "sinkhorn")
-        assert history == whole
-        for first, second in zip(weights, expected):
-            np.testing.assert_array_equal(first, second)
-        print("finished")
-        """,
-        str(tmp_path),
-    )
-    assert finished.stdout.strip().endswith("finished"), finished.stderr
