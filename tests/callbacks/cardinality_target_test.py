@@ -71,11 +71,11 @@ def largest():
     keras.utils.set_random_seed(3)
     inputs = keras.Input((6,))
     gates = {
-        f"{index}": gate_class(8, k=k, gamma=gamma)
+        f"{index}": gate_class(4, k=k, gamma=gamma)
         for index, (gate_class, gamma, k) in enumerate(WIDTHS)
     }
     mixtures = keras_comet.MultiGateMixtureOfExperts(
-        keras_comet.StackedDenseExperts(8, [4], "relu"), gates, "dense"
+        keras_comet.StackedDenseExperts(4, [4], "relu"), gates, "dense"
     )(inputs)
     outputs = keras.layers.Add()(list(mixtures.values()))
     model = keras.Model(inputs, keras.layers.Dense(1)(outputs))
@@ -500,7 +500,7 @@ def test_unknown_number_of_steps_keeps_the_deadline():
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_steps_per_execution_and_xla(jit_compile):
-    model, gate = make_model()
+    model, gate = build_model.__wrapped__(keras_comet.COMETGate, 4)[:2]
     options = {"steps_per_execution": 4, "jit_compile": jit_compile}
     model.compile("adam", "mse", **options)
     fit(model, CardinalityTarget(by_epoch=2), epochs=2)

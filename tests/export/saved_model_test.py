@@ -91,7 +91,7 @@ def make_model():
     )(features)
     read = {"features": hidden, "ids": ids, "user": inputs["user"]}
     mixtures, weights = keras_comet.MultiGateMixtureOfExperts(
-        [keras.layers.Dense(4) for _ in range(NUM_EXPERTS)],
+        keras_comet.StackedDenseExperts(NUM_EXPERTS, [4]),
         {kind: make() for kind, (make, _) in GATES.items()},
     )(
         (hidden, {kind: read[what] for kind, (_, what) in GATES.items()}),
@@ -164,7 +164,7 @@ def make_recommender():
             "item": keras_comet.CategoricalFeature(range(9), embedding_dim=4),
             "dense": keras_comet.NumericFeature([0.0] * 3, [1.0] * 3),
         },
-        experts=keras_comet.StackedDenseExperts(NUM_EXPERTS, [4]),
+        experts=[keras.layers.Dense(4) for _ in range(NUM_EXPERTS)],
         gates={
             "rating": keras_comet.COMETGate(NUM_EXPERTS),
             "click": keras_comet.HashGate(NUM_EXPERTS),

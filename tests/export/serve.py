@@ -39,28 +39,35 @@ def find_reachable(graph_def, outputs):
     functions = {
         each.signature.name: each for each in graph_def.library.function
     }
-    nodes = {node.name: node for node in graph_def.node}
-    reachable = []
+    reachable = find_needed(graph_def.node, outputs)
     seen = set()
-    waiting = [node_name(name) for name in outputs]
-    while waiting:
-        name = waiting.pop()
-        if name not in seen:
-            seen.add(name)
-            reachable.append((nodes[name], nodes))
-            waiting.extend(map(node_name, nodes[name].input))
-    seen_functions = set()
     for node, _ in reachable:
         called = [node.op]
         for value in node.attr.values():
             called.append(value.func.name)
             called.extend(each.name for each in value.list.func)
         for name in called:
-            if name in functions and name not in seen_functions:
-                seen_functions.add(name)
-                nodes = {each.name: each for each in functions[name].node_def}
-                reachable.extend((each, nodes) for each in nodes.values())
+            if name in functions and name not in seen:
+                seen.add(name)
+                function = functions[name]
+                results = [*function.ret.values()]
+                results.extend(function.control_ret.values())
+                reachable.extend(find_needed(function.node_def, results))
     return reachable
+
+
+def find_needed(graph_nodes, outputs):
+    """Finds the nodes of one graph that its outputs depend on."""
+    nodes = {node.name: node for node in graph_nodes}
+    needed = set()
+    waiting = list(outputs)
+    while waiting:
+        name = node_name(waiting.pop())
+        # Arguments of functions are no nodes.
+        if name in nodes and name not in needed:
+            needed.add(name)
+            waiting.extend(nodes[name].input)
+    return [(nodes[name], nodes) for name in needed]
 
 
 def node_name(tensor):
