@@ -20,7 +20,7 @@ from tests.cost import rank
 # A longer test needs the marker `slow`: seconds, with the set-up that is its
 # own, and without the one that it shares with others, which has its own limit.
 LONGEST_TEST = 20.0
-LONGEST_SHARED_SETUP = 60.0
+LONGEST_SHARED_SETUP = 90.0
 
 # What is the same in both Kerases, and so runs in Keras 3 alone: code without
 # Keras, rules about text, and programs that choose a Keras themselves.
