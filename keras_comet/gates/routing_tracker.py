@@ -64,7 +64,7 @@ class RoutingTracker(keras.layers.Layer):
         usage = tf.reduce_mean(rows, axis=0)
         cardinality, usage = static_cond(
             tf.reduce_all(tf.math.is_finite(usage)),
-            lambda: (tf.reduce_mean(self._one_hot(rows), axis=0), usage),
+            lambda: (self._share_by_cardinality(rows), usage),
             lambda: self._leave_out_bad(rows),
         )
         for average, value in (
@@ -78,14 +78,21 @@ class RoutingTracker(keras.layers.Layer):
         """Returns cardinality and usage, for an empty batch as well."""
         is_finite = tf.reduce_all(tf.math.is_finite(rows), axis=-1)
         rows = tf.where(is_finite[:, tf.newaxis], rows, 0.0)
-        cardinality = batch_mean(self._one_hot(rows), axis=0)
-        return cardinality, batch_mean(rows, axis=0)
+        return self._share_by_cardinality(rows), batch_mean(rows, axis=0)
 
-    def _one_hot(self, rows: tf.Tensor) -> tf.Tensor:
-        """Marks the cardinality of each row; a row of zeros has none."""
+    def _share_by_cardinality(self, rows: tf.Tensor) -> tf.Tensor:
+        """Returns the shares of rows with 1, 2, ... weights above zero."""
         # For weights that are not negative, the cheapest way to count.
         cardinality = tf.reduce_sum(tf.sign(rows), axis=-1)
-        return tf.one_hot(tf.cast(cardinality, tf.int32) - 1, self.num_experts)
+        # A row of zeros counts nowhere.
+        num_rows = tf.math.unsorted_segment_sum(
+            tf.ones_like(cardinality),
+            tf.cast(cardinality, tf.int32) - 1,
+            self.num_experts,
+        )
+        return tf.math.divide_no_nan(
+            num_rows, tf.cast(tf.size(cardinality), tf.float32)
+        )
 
     def statistics(self, cap: int) -> dict[str, float]:
         """Describes recent rows in a few numbers.
