@@ -31,7 +31,7 @@ def make_model(gate="comet", compile=True, **kwargs):
             "item": CategoricalFeature(ITEMS, embedding_dim=4),
             "age": NumericFeature(40.0, 100.0),
         },
-        "experts": [keras.layers.Dense(6, "relu") for _ in range(5)],
+        "experts": keras_comet.StackedDenseExperts(5, [6], "relu"),
         "gates": {"click": GATES[gate](), "rating": GATES[gate]()},
         "tasks": [
             Task(
@@ -50,6 +50,8 @@ def make_model(gate="comet", compile=True, **kwargs):
             ),
         ],
         "tower_units": [4],
+        # One branch to trace; tests/layers compare the ways to dispatch.
+        "dispatch": "dense",
         **kwargs,
     }
     model = MultiGateRecommender(**kwargs)
@@ -91,7 +93,7 @@ def losses_by_formula(predictions, labels, weights=None):
 
 @pytest.mark.parametrize("gate", GATES)
 def test_fit_evaluate_predict_with_every_gate(gate):
-    model = make_model(gate)
+    model = make_model(gate, dispatch="auto")
     x, y = make_data()
     first = model.fit(x, y, batch_size=NUM_ROWS, verbose=0).history
     last = model.fit(
@@ -308,7 +310,8 @@ def test_frozen_layers_are_frozen_when_loaded(tmp_path):
         model.towers["click"].trainable = False
         model.compile(keras.optimizers.SGD(1.0))
 
-    model = make_model()
+    experts = [keras.layers.Dense(6, "relu") for _ in range(5)]
+    model = make_model(experts=experts)
     freeze(model)
     x, y = make_data()
     model.fit(x, y, verbose=0)
