@@ -16,6 +16,7 @@ from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import as_matrix
+from keras_comet.gates.learning_rate_multiplier import LearningRateMultiplier
 from keras_comet.gates.permutation_sharing import rebuild_permutation
 from keras_comet.gates.permutation_sharing import serialize_permutation
 from keras_comet.gates.precision import full_precision
@@ -46,6 +47,8 @@ class Gate(keras.layers.Layer):
         load_balance_weight: float or a Keras learning rate schedule over
             training calls. Weight of the penalty that pushes the gate to
             use all experts (`regularizers.load_balance`). Defaults to `0.0`.
+        learning_rate_multiplier: float above 0. The gate's learning rate,
+            relative to that of the optimizer. Defaults to `1.0`.
 
     Call arguments:
         routing_inputs: what the gate reads, `(..., features)` unless the gate
@@ -74,6 +77,7 @@ class Gate(keras.layers.Layer):
         num_experts: int,
         permutation: ExpertPermutation | None = None,
         load_balance_weight: RegularizerWeight = 0.0,
+        learning_rate_multiplier: float = 1.0,
         **kwargs: Any,
     ) -> None:
         kwargs["dtype"] = full_precision(kwargs.get("dtype"))
@@ -96,7 +100,14 @@ class Gate(keras.layers.Layer):
                 f"Received: num_experts={num_experts} and a permutation of "
                 f"{permutation.num_experts} experts"
             )
+        if not learning_rate_multiplier > 0.0:
+            raise ValueError(
+                "`learning_rate_multiplier` must be above 0; to keep a gate "
+                "as it is, set `gate.trainable = False`. Received: "
+                f"learning_rate_multiplier={learning_rate_multiplier}"
+            )
         self.num_experts = int(num_experts)
+        self.learning_rate_multiplier = float(learning_rate_multiplier)
         self.permutation = permutation
         # Its number among the gates that share the permutation, once needed.
         self._sharer: int | None = None
@@ -132,13 +143,29 @@ class Gate(keras.layers.Layer):
         Returns:
             The variable.
         """
+        # One expert needs no split: Keras warns of an empty weight without
+        # gradient if it is trainable.
+        trainable = math.prod(shape) > 0
+        constraint = None
+        if trainable and self.learning_rate_multiplier != 1.0:
+            before = self.add_weight(
+                name=f"{name}_before_update",
+                shape=shape,
+                initializer="zeros",
+                trainable=False,
+                aggregation=aggregation("only_first_replica"),
+            )
+            # An attribute, so that every way of saving finds it.
+            setattr(self, f"{name}_before_update", before)
+            constraint = LearningRateMultiplier(
+                self.learning_rate_multiplier, before
+            )
         return self.add_weight(
             name=name,
             shape=shape,
             initializer=as_matrix(initializer),
-            # One expert needs no split: Keras warns of an empty weight
-            # without gradient if it is trainable.
-            trainable=math.prod(shape) > 0,
+            trainable=trainable,
+            constraint=constraint,
         )
 
     def route(
@@ -170,6 +197,8 @@ class Gate(keras.layers.Layer):
     def call(
         self, routing_inputs: tf.Tensor, training: bool | None = None
     ) -> tf.Tensor:
+        if training and self.learning_rate_multiplier != 1.0:
+            self._remember_weights()
         selector_weights, penalties = self.route(routing_inputs, bool(training))
         if self.permutation is None:
             routing_weights = tf.reduce_sum(selector_weights, axis=-2)
@@ -186,6 +215,11 @@ class Gate(keras.layers.Layer):
                 }
             )
         return routing_weights
+
+    def _remember_weights(self) -> None:
+        for variable in self.trainable_weights:
+            if isinstance(variable.constraint, LearningRateMultiplier):
+                variable.constraint.remember(variable)
 
     def _add_penalties(
         self, penalties: dict[str, Callable[[], tf.Tensor]]
@@ -211,6 +245,7 @@ class Gate(keras.layers.Layer):
             **super().get_config(),
             "num_experts": self.num_experts,
             "permutation": self._serialize_permutation(),
+            "learning_rate_multiplier": self.learning_rate_multiplier,
             **{
                 name: _serialize_weight(getattr(self, name))
                 for name in self.regularizer_weights
