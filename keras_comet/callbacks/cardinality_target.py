@@ -192,7 +192,8 @@ class CardinalityTarget(keras.callbacks.Callback):
             if self.by_epoch is not None
             else int(tf.convert_to_tensor(self.model.optimizer.iterations))
         )
-        steps = (self.params or {}).get("steps")
+        # A loop of the user's own may set none, and Keras 2 has no default.
+        steps = (getattr(self, "params", None) or {}).get("steps")
         self._steps_per_epoch = steps or self._steps_per_epoch
         # The start, or where a saved training stopped.
         self._advance(self._epoch_begins_at)

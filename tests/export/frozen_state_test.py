@@ -51,7 +51,9 @@ def find_state(model):
         (layer.name, name): value
         for layer in flatten_layers(model)
         for name, value in vars(layer).items()
-        if isinstance(value, (tf.Variable, keras.Variable))
+        if isinstance(
+            value, (tf.Variable, getattr(keras, "Variable", tf.Variable))
+        )
     }
 
 

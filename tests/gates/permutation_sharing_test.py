@@ -154,12 +154,10 @@ def test_two_processes_write_the_same_config():
 
         print(json.dumps(make_model().get_config(), sort_keys=True))
     """
-    result = run_script(script)
-    assert result.returncode == 0, result.stderr
-    # Names begin anew, as in the other process.
-    keras.backend.clear_session()
-    config = json.dumps(make_model().get_config(), sort_keys=True)
-    assert result.stdout.strip() == config
+    first, second = run_script(script), run_script(script)
+    assert first.returncode == 0, first.stderr
+    assert len(json.loads(first.stdout)["layers"]) > 2
+    assert first.stdout == second.stdout
 
 
 def test_copy_of_shared_permutation_routes_alike_in_a_graph():
