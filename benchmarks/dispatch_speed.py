@@ -20,6 +20,7 @@ from benchmarks import workloads
 from benchmarks.measure import Timing
 from benchmarks.measure import bind
 from benchmarks.measure import check_agreement
+from benchmarks.measure import compile_function
 from benchmarks.measure import interleave
 from benchmarks.measure import ratio
 from benchmarks.report import Report
@@ -120,7 +121,7 @@ def compare_convolutions(
         )
     calls = {
         name: bind(
-            tf.function(f, input_signature=signature),
+            compile_function(f, input_signature=signature),
             rows,
             [tf.constant(weights)],
         )
@@ -129,7 +130,7 @@ def compare_convolutions(
     check_agreement(calls)
     pairs = workloads.count_pairs([weights])
     calls["one expert"] = bind(
-        tf.function(lambda x: experts[0](x), input_signature=signature[:1]),
+        compile_function(experts[0].__call__, input_signature=signature[:1]),
         tf.constant(workloads.random_rows(pairs, 28, 28, 1)),
     )
     timings = interleave(calls, rounds)
@@ -145,7 +146,7 @@ def compare_precisions(
     rows, weights = case.draw(batch, 2)
     arguments = tf.constant(rows), [tf.constant(w) for w in weights]
     calls = {
-        name: bind(tf.function(combine, jit_compile=jit), *arguments)
+        name: bind(compile_function(combine, jit_compile=jit), *arguments)
         for name, (combine, _, jit) in make_precisions(case, smoke).items()
     }
     report.add_timings(
@@ -175,7 +176,7 @@ def time_first_call(report: Report, num_experts: int, repeats: int) -> None:
     layers = workloads.make_layers(num_experts, 256, 1024, 256)
     seconds = []
     for _ in range(repeats):
-        function = tf.function(
+        function = compile_function(
             workloads.make_mixture(
                 workloads.stacked_experts(layers), 1, "auto"
             )[0]

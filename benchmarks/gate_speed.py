@@ -19,6 +19,7 @@ from benchmarks import workloads
 from benchmarks.measure import Ratio
 from benchmarks.measure import bind
 from benchmarks.measure import check_agreement
+from benchmarks.measure import compile_function
 from benchmarks.measure import interleave
 from benchmarks.measure import ratio
 from benchmarks.report import Report
@@ -102,7 +103,7 @@ def compare(
                 name: with_gradients(f) for name, f in functions.items()
             }
         calls = {
-            name: bind(tf.function(f, input_signature=signature), rows)
+            name: bind(compile_function(f, input_signature=signature), rows)
             for name, f in functions.items()
         }
         if direction == _FORWARD and "recursive tree" in calls:
@@ -139,7 +140,7 @@ def compare_growth(report: Report, rounds: int, batch: int) -> None:
             function = make_functions(num_experts, 2)[COMET]
             if direction == _BOTH:
                 function = with_gradients(function)
-            compiled = tf.function(function, input_signature=signature)
+            compiled = compile_function(function, input_signature=signature)
             calls[f"n={num_experts}"] = bind(compiled, rows)
         timings = interleave(calls, rounds)
         report.add_timings(

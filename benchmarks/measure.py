@@ -100,6 +100,13 @@ def fastest(timings: Mapping[str, Timing], *names: str) -> str:
     return min(timed, key=lambda name: timings[name].median)
 
 
+def compile_function(
+    function: Callable[..., Any], **options: Any
+) -> Callable[..., Any]:
+    """Compiles a function as `fit` does, without AutoGraph, to trace less."""
+    return tf.function(function, autograph=False, **options)
+
+
 def bind(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
     """Makes a function without arguments that calls one with these."""
     return lambda: function(*arguments)

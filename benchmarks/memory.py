@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from benchmarks import workloads
+from benchmarks.measure import compile_function
 from benchmarks.processes import call_in_a_process
 from benchmarks.report import Report
 from benchmarks.sides import make_step
@@ -58,7 +59,7 @@ def run_once(case: tuple[Any, ...], mode: str, dispatch: str) -> float:
     if mode == "training":
         function = make_step(combine, mixture.trainable_variables)
     else:
-        function = tf.function(combine)
+        function = compile_function(combine)
     for _ in range(_CALLS):
         function(rows, weights)
     return read_peak()

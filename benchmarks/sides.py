@@ -16,6 +16,7 @@ from benchmarks import workloads
 from benchmarks.measure import Timing
 from benchmarks.measure import bind
 from benchmarks.measure import check_agreement
+from benchmarks.measure import compile_function
 from benchmarks.measure import fastest
 from benchmarks.measure import ratio
 from benchmarks.report import Report
@@ -128,7 +129,7 @@ class Case:
             * self.num_gates,
         ]
         return {
-            name: tf.function(combine, input_signature=signature)
+            name: compile_function(combine, input_signature=signature)
             for name, (combine, _) in self._make_sides().items()
         }
 
@@ -144,7 +145,7 @@ class Case:
             [(kernels[:1], biases[:1]) for kernels, biases in self._layers]
         )
         signature = [tf.TensorSpec([None, self.depth], tf.float32)]
-        return tf.function(lambda x: expert(x), input_signature=signature)
+        return compile_function(expert.__call__, input_signature=signature)
 
     def infer(
         self, batch: int, k: int = 2
@@ -207,7 +208,6 @@ def make_step(
     optimizer.build(variables)
     sources = [v if isinstance(v, tf.Variable) else v.value for v in variables]
 
-    @tf.function(jit_compile=jit_compile)
     def step(rows: tf.Tensor, routing_weights: list[tf.Tensor]) -> tf.Tensor:
         with tf.GradientTape() as tape:
             mixtures = combine(rows, routing_weights)
@@ -217,7 +217,7 @@ def make_step(
         optimizer.apply(tape.gradient(loss, sources), variables)
         return loss
 
-    return step
+    return compile_function(step, jit_compile=jit_compile)
 
 
 def make_precisions(

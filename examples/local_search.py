@@ -96,7 +96,7 @@ def search_planted(num_experts: int, seed: int, steps: int) -> list[float]:
     weights = permutation.permutation_weights
     optimizer.build([weights])
 
-    @tf.function
+    @tf.function(autograph=False)
     def train_step() -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = loss_fn()

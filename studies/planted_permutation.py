@@ -101,7 +101,7 @@ def train_permutation(
     """Trains nothing but the permutation, with the whole data as a batch."""
     weights = problem.permutation.permutation_weights
 
-    @tf.function
+    @tf.function(autograph=False)
     def step() -> None:
         with tf.GradientTape() as tape:
             loss = problem.loss()
@@ -137,7 +137,7 @@ def search_as_published(
     permutation.frozen.assign(False)
     weights = permutation.permutation_weights.value
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(progress: tf.Tensor) -> None:
         temperature = 1e-3 * tf.pow(1e-4, progress)
         with tf.GradientTape() as tape:
