@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_comet.datasets.multitask_dataset import MultitaskDataset
 from keras_comet.datasets.multitask_dataset import Split
-from keras_comet.datasets.multitask_dataset import take_rows
+from keras_comet.datasets.multitask_dataset import split_in_order
 
 NUM_CLASSES = 10
 NUM_DOMAINS = 3
@@ -93,15 +93,12 @@ def synthetic_strokes(
     )
     images += noise * rng.standard_normal(images.shape, np.float32)
     rows = Split({"image": images, "domain": domains}, {"shape": labels})
-    tenth = num_rows // 10
-    train, validation, test = np.split(
-        np.arange(num_rows), [num_rows - 2 * tenth, num_rows - tenth]
-    )
+    train, validation, test = split_in_order(rows)
     return MultitaskDataset(
         name="synthetic_strokes",
-        train=take_rows(rows, train),
-        validation=take_rows(rows, validation),
-        test=take_rows(rows, test),
+        train=train,
+        validation=validation,
+        test=test,
         vocabularies={"domain": np.arange(NUM_DOMAINS)},
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_comet.datasets.multitask_dataset import MultitaskDataset
 from keras_comet.datasets.multitask_dataset import Split
-from keras_comet.datasets.multitask_dataset import take_rows
+from keras_comet.datasets.multitask_dataset import split_in_order
 
 _GROUPS_PER_EXPERT = 2  # so that some groups must share their experts
 _HIDDEN_UNITS = 8
@@ -105,15 +105,12 @@ def synthetic_multitask(
             label = np.where(chance < _MISSING, np.nan, score)
         labels[f"task_{task}"] = label.astype(np.float32)
     rows = Split({"group_id": group_id, "x": x.astype(np.float32)}, labels)
-    tenth = num_rows // 10
-    train, validation, test = np.split(
-        np.arange(num_rows), [num_rows - 2 * tenth, num_rows - tenth]
-    )
+    train, validation, test = split_in_order(rows)
     return MultitaskDataset(
         name="synthetic_multitask",
-        train=take_rows(rows, train),
-        validation=take_rows(rows, validation),
-        test=take_rows(rows, test),
+        train=train,
+        validation=validation,
+        test=test,
         vocabularies={"group_id": np.arange(num_groups)},
         ground_truth={"assignment": assignment},
     )

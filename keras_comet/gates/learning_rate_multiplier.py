@@ -32,6 +32,3 @@ class LearningRateMultiplier(keras.constraints.Constraint):
     def __call__(self, w: Any) -> tf.Tensor:
         before = tf.convert_to_tensor(self.before)
         return before + self.multiplier * (tf.convert_to_tensor(w) - before)
-
-    def get_config(self) -> dict[str, Any]:
-        return {"multiplier": self.multiplier, "before": self.before}

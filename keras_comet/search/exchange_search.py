@@ -16,8 +16,7 @@ from keras_comet.search.budget import Budget
 from keras_comet.search.descent import DESCENT_STEPS
 from keras_comet.search.descent import descend
 from keras_comet.search.moves import Rows
-from keras_comet.search.moves import assignments
-from keras_comet.search.moves import swaps
+from keras_comet.search.moves import neighbours
 from keras_comet.search.moves import three_cycles
 from keras_comet.search.objective import Objective
 from keras_comet.search.search_report import SearchReport
@@ -171,12 +170,10 @@ class _ExchangeSearch:
 
     def _batches(self, rows: Rows, try_all: bool) -> Iterator[Iterable[Rows]]:
         costs = self._objective.costs(rows)
-        neighbours = itertools.chain(
-            assignments(rows, costs), swaps(rows, costs)
-        )
-        yield itertools.islice(neighbours, _BATCH)
+        candidates = neighbours(rows, costs)
+        yield itertools.islice(candidates, _BATCH)
         yield three_cycles(rows, costs, _BATCH)
-        while try_all and (batch := list(itertools.islice(neighbours, _BATCH))):
+        while try_all and (batch := list(itertools.islice(candidates, _BATCH))):
             yield batch
 
     def _follow_rejected(self) -> Iterator[Iterable[Rows]]:
@@ -188,10 +185,7 @@ class _ExchangeSearch:
                 if not self._budget.allows():
                     return
                 costs = self._objective.costs(rows)
-                neighbours = itertools.chain(
-                    assignments(rows, costs), swaps(rows, costs)
-                )
-                yield itertools.islice(neighbours, _BATCH)
+                yield itertools.islice(neighbours(rows, costs), _BATCH)
 
     def _take_best(self, batch: Iterable[Rows], state: _State) -> _State | None:
         """Returns the best of a batch of candidates, if it improves."""

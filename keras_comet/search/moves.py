@@ -1,5 +1,6 @@
 """Moves of a search over permutations, the most promising first."""
 
+import itertools
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,16 @@ Costs: TypeAlias = Sequence[np.ndarray[Any, Any]]
 _MOST_OUTPUTS = 64
 
 _assign = tf.function(linear_assignment)
+
+
+def neighbours(rows: Rows, costs: Costs) -> Iterator[Rows]:
+    """Yields the rows of least first-order cost, and then every swap.
+
+    Args:
+        rows: tuple of int arrays `(n,)`.
+        costs: list of float arrays `(n, n)`, one for each row.
+    """
+    return itertools.chain(assignments(rows, costs), swaps(rows, costs))
 
 
 def assignments(rows: Rows, costs: Costs) -> Iterator[Rows]:
