@@ -97,8 +97,12 @@ class StackedDenseExperts(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self._dropout_layer = keras.layers.Dropout(
-            dropout, dtype=self.dtype_policy
+        # Not without dropout: under Keras 2 its random state, though never
+        # used, would be one that a checkpoint cannot hold.
+        self._dropout_layer = (
+            keras.layers.Dropout(dropout, dtype=self.dtype_policy)
+            if dropout
+            else None
         )
 
     @property
@@ -129,7 +133,8 @@ class StackedDenseExperts(keras.layers.Layer):
             setattr(self, f"kernel_{index}", kernel)
             setattr(self, f"bias_{index}", bias)
             depth = width
-        self._dropout_layer.build((None, depth))
+        if self._dropout_layer is not None:
+            self._dropout_layer.build((None, depth))
         self.built = True
 
     @property
@@ -194,7 +199,7 @@ class StackedDenseExperts(keras.layers.Layer):
             hidden = activation(
                 tf.matmul(tf.cast(hidden, kernel.dtype), kernel) + bias
             )
-            if self.dropout:
+            if self._dropout_layer is not None:
                 hidden = self._dropout_layer(hidden)
         return hidden
 
