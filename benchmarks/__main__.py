@@ -28,7 +28,6 @@ PROGRAMS = (
     "training_speed",
     "memory",
     "serving_latency",
-    "cardinality_overhead",
 )
 
 # What one process may take, so that others on the machine survive it.

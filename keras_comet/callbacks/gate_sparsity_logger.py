@@ -31,12 +31,8 @@ class GateSparsityLogger(keras.callbacks.Callback):
     | `gates/expert_usage` | image, tasks by experts |
 
     `within_k` is there for gates that have a `k`. A gate with smooth-steps,
-    `COMETGate` or `DSelectKGate`, has more tags, of what it keeps itself:
-    `gamma_scale`, 1 at first and 0 for hard routing, and of recent training
-    rows, NaN before the first one, `training_cardinality`,
-    `training_within_k`, `training_entropy` (normalized, of the usage) and
-    `training_least_usage`. What a `CardinalityTarget` wants is in its
-    `history`.
+    `COMETGate` or `DSelectKGate`, has two more tags, of its state:
+    `gamma_scale`, 1 at first and 0 for hard routing, and `cardinality_cap`.
 
     The step is the number of finished epochs. Point TensorBoard at `log_dir`;
     the same directory as for `keras.callbacks.TensorBoard` shows both
@@ -164,16 +160,12 @@ def _measure(gate: Gate, weights: np.ndarray) -> dict[str, float]:
 
 
 def _read_state(gate: Gate) -> dict[str, float]:
-    """Reads what a gate with smooth-steps keeps of its training."""
+    """Reads the state of a gate with smooth-steps."""
     if not isinstance(gate, SmoothStepGate):
         return {}
-    recent = gate.routing_tracker.statistics(gate.k)
     return {
-        "gamma_scale": float(tf.convert_to_tensor(gate.gamma_scale)),
-        "training_cardinality": recent["cardinality"],
-        "training_within_k": recent["within_cap"],
-        "training_entropy": recent["normalized_entropy"],
-        "training_least_usage": recent["least_usage"],
+        name: float(tf.convert_to_tensor(getattr(gate, name)))
+        for name in ("gamma_scale", "cardinality_cap")
     }
 
 

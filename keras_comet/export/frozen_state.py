@@ -54,7 +54,10 @@ def _constants_of(layer: Any, hard_routing: bool) -> list[Constant]:
     if isinstance(layer, SmoothStepGate) and layer.built:
         scale = _read(layer.gamma_scale)
         value = np.zeros_like(scale) if hard_routing else scale
-        return [Constant(layer, "gamma_scale", value, bool(value != scale))]
+        return [
+            Constant(layer, "gamma_scale", value, bool(value != scale)),
+            Constant(layer, "cardinality_cap", _read(layer.cardinality_cap)),
+        ]
     if isinstance(layer, InputScale) and layer.built:
         scale = _read(layer.scale)
         value = np.where(scale > 0.0, scale, np.float32(1.0))

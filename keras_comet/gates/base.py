@@ -204,7 +204,7 @@ class Gate(keras.layers.Layer):
             routing_weights = tf.reduce_sum(selector_weights, axis=-2)
         else:
             routing_weights = self.permutation(selector_weights)
-        routing_weights = normalize(routing_weights)
+        routing_weights = self.cap_cardinality(normalize(routing_weights))
         if training:
             self._add_penalties(
                 {
@@ -214,6 +214,10 @@ class Gate(keras.layers.Layer):
                     ),
                 }
             )
+        return routing_weights
+
+    def cap_cardinality(self, routing_weights: tf.Tensor) -> tf.Tensor:
+        """Takes weights off rows that have too many; here of none."""
         return routing_weights
 
     def _remember_weights(self) -> None:

@@ -77,13 +77,11 @@ class COMETGate(SmoothStepGate):
         leaf_kernel: variable `(features, k, num_experts)`, left to right.
         leaf_bias: variable `(k, num_experts)`.
         gamma_scale: variable `()`. The smooth-step is `gamma` times this
-            wide: 1 at first, 0 for hard routing. See `CardinalityTarget`.
-        aux_loss_weight: variable `()`, 0 at first. Weight of a load balance
-            penalty on top of `load_balance_weight`.
+            wide: 1 at first, 0 for hard routing.
+        cardinality_cap: integer variable `()`, `num_experts` at first. A row
+            keeps so many of its largest weights. See `CardinalityTarget`.
         input_scale: layer with the variable `scale`: what the kernels are
             divided by, 0 until it is measured.
-        routing_tracker: layer with the variables `recent_cardinality` and
-            `recent_usage`: what the gate did on recent training rows.
 
     Call arguments:
         routing_inputs: float tensor `(..., features)`.

@@ -1,18 +1,17 @@
-"""What gates with smooth-steps share: a width, from soft down to hard."""
+"""What gates with smooth-steps share: a width, a hard mode, and a cap."""
 
 from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
-from keras_comet import regularizers
 from keras_comet._keras import aggregation
 from keras_comet._keras import keras
 from keras_comet.gates.base import Gate
 from keras_comet.gates.base import check_gamma
 from keras_comet.gates.base import check_k
 from keras_comet.gates.input_scale import InputScale
-from keras_comet.gates.routing_tracker import RoutingTracker
+from keras_comet.ops import keep_largest
 from keras_comet.ops import static_cond
 
 
@@ -20,9 +19,10 @@ class SmoothStepGate(Gate):
     """Base class of gates whose selectors settle as smooth-steps saturate.
 
     The steps are `gamma * gamma_scale` wide. At a scale of 0 the gate routes
-    hard: each selector keeps one expert. The scale is a variable, so that it
-    can change in a training that is traced already, is saved, and is the same
-    on all replicas.
+    hard: each selector keeps one expert. Whatever the width, a row keeps its
+    `cardinality_cap` largest weights only, which sum to one again. Both are
+    variables, so that they can change in a training that is traced already,
+    are saved, and are the same on all replicas.
 
     Args:
         num_experts: int. Number of experts, at least 1.
@@ -37,10 +37,9 @@ class SmoothStepGate(Gate):
 
     Attributes:
         gamma_scale: variable `()`, 1 at first, 0 for hard routing.
-        aux_loss_weight: variable `()`, 0 at first. Weight of a load balance
-            penalty on top of `load_balance_weight`.
+        cardinality_cap: integer variable `()`, `num_experts` at first: the
+            largest number of experts of a row.
         input_scale: `InputScale`, or `None` with `rescale_inputs=False`.
-        routing_tracker: `RoutingTracker`, updated in every training call.
     """
 
     def __init__(
@@ -66,30 +65,28 @@ class SmoothStepGate(Gate):
             if rescale_inputs
             else None
         )
-        self.routing_tracker = RoutingTracker(
-            self.num_experts, name="routing_tracker", dtype=self.dtype
-        )
         self._starts_hard = bool(hard_routing)
 
     def build(self, input_shape: Any) -> None:
-        self.gamma_scale = self._add_state(
-            "gamma_scale", 0.0 if self._starts_hard else 1.0
-        )
-        self.aux_loss_weight = self._add_state("aux_loss_weight", 0.0)
-        if self.input_scale is not None:
-            self.input_scale.build()
-        self.routing_tracker.build()
-        super().build(input_shape)
-
-    def _add_state(self, name: str, value: float) -> Any:
-        return self.add_weight(
-            name=name,
+        self.gamma_scale = self.add_weight(
+            name="gamma_scale",
             shape=(),
             dtype="float32",
-            initializer=keras.initializers.Constant(value),
+            initializer="zeros" if self._starts_hard else "ones",
             trainable=False,
             aggregation=aggregation("mean"),
         )
+        self.cardinality_cap = self.add_weight(
+            name="cardinality_cap",
+            shape=(),
+            dtype="int32",
+            initializer=keras.initializers.Constant(self.num_experts),
+            trainable=False,
+            aggregation=aggregation("only_first_replica"),
+        )
+        if self.input_scale is not None:
+            self.input_scale.build()
+        super().build(input_shape)
 
     @property
     def hard_routing(self) -> bool:
@@ -141,28 +138,15 @@ class SmoothStepGate(Gate):
             and routing_inputs.dtype != tf.string
         ):
             self.input_scale.measure(routing_inputs)
-        routing_weights = super().call(routing_inputs, training=training)
-        if training:
-            self._add_aux_loss(routing_weights)
-            self.routing_tracker.update(routing_weights)
-        return routing_weights
+        return super().call(routing_inputs, training=training)
 
-    def _add_aux_loss(self, routing_weights: tf.Tensor) -> None:
-        weight = tf.convert_to_tensor(self.aux_loss_weight)
-        if tf.get_static_value(weight) == 0.0:
-            return
-        # Within the branch: a NaN in one row has no effect at a weight of 0.
-        self.add_loss(
-            static_cond(
-                weight > 0.0,
-                lambda: (
-                    weight
-                    * tf.cast(
-                        regularizers.load_balance(routing_weights), tf.float32
-                    )
-                ),
-                lambda: tf.zeros([]),
-            )
+    def cap_cardinality(self, routing_weights: tf.Tensor) -> tf.Tensor:
+        """Leaves each row its `cardinality_cap` largest weights."""
+        cap = tf.convert_to_tensor(self.cardinality_cap)
+        return static_cond(
+            tf.not_equal(cap, self.num_experts),
+            lambda: keep_largest(routing_weights, cap),
+            lambda: routing_weights,
         )
 
     def get_config(self) -> dict[str, Any]:

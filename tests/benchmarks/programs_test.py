@@ -19,7 +19,6 @@ PROGRAMS = {
     "training_speed": (6, ["movielens_epochs.png"]),
     "memory": (2, []),
     "serving_latency": (0, []),
-    "cardinality_overhead": (1, []),
 }
 
 

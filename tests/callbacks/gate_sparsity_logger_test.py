@@ -11,7 +11,6 @@ from tensorboard.backend.event_processing.event_accumulator import (
 )
 
 import keras_comet
-from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
 from keras_comet.callbacks import GateSparsityLogger
 from keras_comet.callbacks.usage_heatmap import to_image
@@ -32,13 +31,7 @@ SPARSE = {
     "dead_experts",
 }
 # What a gate with smooth-steps keeps itself.
-STATE = {
-    "gamma_scale",
-    "training_cardinality",
-    "training_within_k",
-    "training_entropy",
-    "training_least_usage",
-}
+STATE = {"gamma_scale", "cardinality_cap"}
 
 
 @functools.cache
@@ -205,65 +198,23 @@ def test_state_of_the_gate_is_logged_in_any_order_of_callbacks(tmp_path):
     histories = []
     for order in (1, -1):
         model = make_model()
-        [gate] = [
-            each
-            for each in flatten_layers(model)
-            if isinstance(each, keras_comet.COMETGate)
-        ]
         target = keras_comet.CardinalityTarget(by_epoch=2)
         logger = GateSparsityLogger(tmp_path / f"{order}", PROBE)
-        averages = {}
-
-        def record(epoch, logs, gate=gate, averages=averages):
-            tracker = gate.routing_tracker
-            averages[epoch + 1] = (
-                np.array(tf.convert_to_tensor(tracker.recent_cardinality)),
-                np.array(tf.convert_to_tensor(tracker.recent_usage)),
-            )
-
-        callbacks = [
-            target,
-            logger,
-            keras.callbacks.LambdaCallback(on_epoch_end=record),
-        ][::order]
+        callbacks = [target, logger][::order]
         model.fit(FEATURES, LABELS, epochs=3, verbose=0, callbacks=callbacks)
         histories.append([each["buy"] for each in logger.history])
-    assert histories[0][0] == pytest.approx(histories[1][0], nan_ok=True)
-    assert histories[0][1:] == histories[1][1:]
+    # After the second epoch the one that is called first comes first.
+    for step in (0, 1, 3):
+        assert histories[0][step] == histories[1][step]
+    assert [each["cardinality_cap"] for each in histories[0]] == [5, 5, 2, 2]
     events = read_events(tmp_path / "1")
-    assert np.isnan(events["gates/buy/training_cardinality"][0])
-    for step, (shares, usage) in averages.items():
-        shares, usage = (each / each.sum() for each in (shares, usage))
-        expected = {
-            "training_cardinality": shares @ np.arange(1, 6),
-            "training_within_k": shares[:2].sum(),
-            "training_entropy": -(usage @ np.log(usage)) / np.log(5),
-            "training_least_usage": usage.min(),
-        }
-        for name, value in expected.items():
-            found = events[f"gates/buy/{name}"][step]
-            assert found == pytest.approx(value, abs=1e-5)
     for step, cardinality in events["gates/buy/cardinality"].items():
-        assert (cardinality <= 2.0) or step < 2
-    widths = events["gates/buy/gamma_scale"]
-    assert widths[0] == 1.0 and widths[2] == widths[3] == 0.0
+        assert (cardinality <= 2.0) == (step >= 2)
+    assert all(
+        scale == 1.0 for scale in events["gates/buy/gamma_scale"].values()
+    )
     assert events["gates/buy/within_k"][2] == 1.0
     assert "gates/see/gamma_scale" not in events
-
-
-def test_target_says_in_its_own_history_what_it_aims_at():
-    model = make_model()
-    target = keras_comet.CardinalityTarget(by_epoch=2)
-    model.fit(FEATURES, LABELS, epochs=3, verbose=0, callbacks=[target])
-    entries = {
-        each["position"]: each["gates"]["buy"] for each in target.history
-    }
-    # 2 experts of 5; the logarithms follow the fourth root of what is left.
-    for position, expected in {0: 5.0, 1: 2.0 * 2.5**0.5**0.25, 2: 2.0}.items():
-        found = entries[position]["target_cardinality"]
-        assert found == pytest.approx(expected, rel=1e-5)
-    assert np.isnan(entries[0]["held_since"])
-    assert entries[2]["held_since"] <= 2.0
 
 
 def test_frequency_skips_epochs_and_steps_go_on_when_resumed(tmp_path):
@@ -333,7 +284,12 @@ def test_works_next_to_the_tensorboard_callback(tmp_path):
 
 def test_diverged_model_is_logged(tmp_path):
     model = make_model()
-    model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+    model.set_weights(
+        [
+            np.full_like(w, np.nan) if w.dtype.kind == "f" else w
+            for w in model.get_weights()
+        ]
+    )
     logger = GateSparsityLogger(tmp_path, PROBE)
     log_step_0(model, logger)
     assert logger.history[-1]["see"]["dead_experts"] == 5.0

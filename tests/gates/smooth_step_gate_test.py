@@ -19,10 +19,8 @@ def state(gate):
     """Every variable of a gate that is not trained, by name."""
     return {
         "gamma_scale": gate.gamma_scale,
-        "aux_loss_weight": gate.aux_loss_weight,
+        "cardinality_cap": gate.cardinality_cap,
         "scale": gate.input_scale.scale,
-        "recent_cardinality": gate.routing_tracker.recent_cardinality,
-        "recent_usage": gate.routing_tracker.recent_usage,
     }
 
 
@@ -117,10 +115,8 @@ def test_state_is_saved_and_restored(gate_class, tmp_path):
     model = keras.Model(inputs, gate_class(6, name="gate")(inputs))
     gate = model.get_layer("gate")
     gate.gamma_scale.assign(0.3)
-    gate.aux_loss_weight.assign(0.004)
+    gate.cardinality_cap.assign(4)
     gate.input_scale.scale.assign(5.0)
-    gate.routing_tracker.recent_usage.assign(np.arange(6) / 15)
-    gate.routing_tracker.recent_cardinality.assign(np.arange(6)[::-1] / 15)
     x = rows(9, 4)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
@@ -142,75 +138,42 @@ def test_state_is_not_trained():
     } == set(state(gate))
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_training_tracks_routing_and_inference_changes_nothing(compiled):
-    gate, _ = make_gate(5, gamma=3.0)
-    call = tf.function(gate) if compiled else gate
+@pytest.mark.parametrize("gate_class", GATES)
+def test_cap_can_be_set_in_a_traced_function(gate_class):
+    gate = gate_class(8, k=2)
+    gate.build((None, 4))
+    # One graph: nothing is traced again.
+    route = tf.function(gate).get_concrete_function(tf.TensorSpec([50, 4]))
+    x = tf.constant(rows(50, 4))
+    soft = route(x).numpy()
+    for cap in (5, 1, 2):
+        gate.cardinality_cap.assign(cap)
+        smallest_kept = np.sort(soft, axis=-1)[:, -cap, np.newaxis]
+        kept = np.where(soft >= smallest_kept, soft, 0.0)
+        kept /= kept.sum(axis=-1, keepdims=True)
+        np.testing.assert_allclose(route(x), kept, atol=1e-6)
+    gate.cardinality_cap.assign(8)
+    np.testing.assert_array_equal(route(x), soft)
+
+
+def test_load_balance_counts_the_weights_that_are_kept():
+    gate, _ = make_gate(5, gamma=3.0, load_balance_weight=0.3)
+    gate.cardinality_cap.assign(1)
     x = rows(40, 4)
+    usage = gate(x, training=True).numpy().mean(axis=0)
+    assert usage.max() > 0.3
+    np.testing.assert_allclose(
+        gate.losses, [0.3 * (5 * np.sum(usage**2) - 1)], rtol=1e-5
+    )
+
+
+def test_inference_changes_nothing():
+    gate, _ = make_gate(5, gamma=3.0)
     before = [value.copy() for value in gate.get_weights()]
-    weights = call(tf.constant(x)).numpy()
+    gate(rows(40, 4))
     for value, old in zip(gate.get_weights(), before, strict=True):
         np.testing.assert_array_equal(value, old)
     assert not gate.losses
-    call(tf.constant(x), training=True)
-    tracker = gate.routing_tracker
-    usage = weights.mean(axis=0)
-    counts = np.count_nonzero(weights, axis=-1)
-    shares = np.bincount(counts, minlength=6)[1:] / 40
-    np.testing.assert_allclose(tracker.recent_usage, 0.1 * usage, atol=1e-6)
-    np.testing.assert_allclose(
-        tracker.recent_cardinality, 0.1 * shares, atol=1e-6
-    )
-    # A second batch, with a row that cannot be counted.
-    x[3, 0] = np.nan
-    call(tf.constant(x), training=True)
-    others = np.arange(40) != 3
-    shares_before = shares
-    shares = np.bincount(counts[others], minlength=6)[1:] / 40
-    np.testing.assert_allclose(
-        tracker.recent_cardinality,
-        0.09 * shares_before + 0.1 * shares,
-        atol=1e-6,
-    )
-    np.testing.assert_allclose(
-        tracker.recent_usage,
-        0.09 * usage + 0.1 * weights[others].sum(axis=0) / 40,
-        atol=1e-6,
-    )
-
-
-@pytest.mark.parametrize("compiled", [False, True])
-def test_auxiliary_loss_is_added_at_its_weight(compiled):
-    gate, _ = make_gate(5, gamma=3.0)
-    x = rows(40, 4)
-    usage = gate(x).numpy().mean(axis=0)
-
-    def loss(x):
-        gate(x, training=True)
-        return tf.add_n([tf.zeros([]), *gate.losses])
-
-    loss = tf.function(loss) if compiled else loss
-    for weight in (0.0, 0.3, 0.0):
-        gate.aux_loss_weight.assign(weight)
-        np.testing.assert_allclose(
-            loss(tf.constant(x)),
-            weight * (5 * np.sum(usage**2) - 1),
-            rtol=1e-5,
-        )
-
-
-def test_row_with_nan_has_no_effect_while_there_is_no_auxiliary_loss():
-    gate, _ = make_gate(5, gamma=3.0)
-    x = rows(6, 4)
-
-    @tf.function
-    def loss(x):
-        others = gate(x, training=True)[1:]
-        return tf.add_n([tf.reduce_sum(others**2), *gate.losses])
-
-    expected = loss(tf.constant(x))
-    x[0, 2] = np.nan
-    np.testing.assert_allclose(loss(tf.constant(x)), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("gate_class", GATES)
@@ -218,9 +181,9 @@ def test_equal_weights_and_config_behave_equally(gate_class):
     gate = gate_class(5, entropy_weight=0.1)
     x = rows(20, 4)
     gate(x, training=True)
-    # What a CardinalityTarget leaves behind when a training is stopped.
+    # What a CardinalityTarget leaves behind.
     gate.gamma_scale.assign(0.4)
-    gate.aux_loss_weight.assign(0.05)
+    gate.cardinality_cap.assign(3)
     again = gate_class.from_config(gate.get_config())
     again.build(x.shape)
     again.set_weights(gate.get_weights())
@@ -293,15 +256,22 @@ def test_scale_is_measured_once_and_without_bad_values():
 
 @pytest.mark.parametrize("gate_class", GATES)
 @pytest.mark.parametrize("hard", [False, True])
-@pytest.mark.parametrize("scale", [1.0, 50.0])
-def test_known_state_leaves_one_branch_in_the_graph(gate_class, hard, scale):
+@pytest.mark.parametrize(("scale", "cap"), [(1.0, 5), (50.0, 2)])
+def test_known_state_leaves_one_branch_in_the_graph(
+    gate_class, hard, scale, cap
+):
     gate = gate_class(5)
     x = scale * rows(30, 4)
     gate.build((None, 4))
     gate.gamma_scale.assign(0.0 if hard else 0.5)
     gate.input_scale.scale.assign(scale)
+    gate.cardinality_cap.assign(cap)
     with (
-        constants(gate, gamma_scale=np.float32(0.0 if hard else 0.5)),
+        constants(
+            gate,
+            gamma_scale=np.float32(0.0 if hard else 0.5),
+            cardinality_cap=np.int32(cap),
+        ),
         constants(gate.input_scale, scale=np.float32(scale)),
     ):
         assert gate.hard_routing == hard

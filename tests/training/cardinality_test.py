@@ -32,4 +32,3 @@ def test_cap_holds_for_every_row_from_the_epoch_named():
     )
     assert cardinalities[0] > 2
     assert max(cardinalities[1:]) <= 2
-    assert gate.hard_routing
