@@ -1,4 +1,4 @@
-"""State of a model as constants of one graph."""
+"""State of a model as one graph reads it: constants, and merged experts."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,14 +14,21 @@ from keras_comet.gates.capture import capture_calls
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.input_scale import InputScale
 from keras_comet.gates.smooth_step_gate import SmoothStepGate
+from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
+
+_BRANCHES = ("CondBranchFuncGraph", "WhileBodyFuncGraph", "WhileCondFuncGraph")
 
 
 class Constant(NamedTuple):
-    """The value that one graph uses in place of a variable."""
+    """The value that one graph uses in place of a variable.
+
+    An array becomes part of the graph; a variable is read, as what is too
+    large to be repeated wherever it is used.
+    """
 
     layer: keras.layers.Layer
     name: str
-    value: np.ndarray[Any, Any]
+    value: np.ndarray[Any, Any] | tf.Variable
     # Whether that is to make a difference.
     is_changed: bool = False
 
@@ -38,7 +45,8 @@ def find_constants(
 
     Returns:
         One constant for each variable of gates and permutations that only
-        training and search assign.
+        training and search assign, and for experts that share a base, the
+        sums of base and deviations in their place.
 
     Raises:
         ValueError: If a permutation is still being searched.
@@ -62,6 +70,8 @@ def _constants_of(layer: Any, hard_routing: bool) -> list[Constant]:
         scale = _read(layer.scale)
         value = np.where(scale > 0.0, scale, np.float32(1.0))
         return [Constant(layer, "scale", value)]
+    if isinstance(layer, StackedDenseExperts) and layer.base_kernels:
+        return _merge(layer)
     if isinstance(layer, ExpertPermutation):
         frozen = _read(layer.frozen)
         if not frozen:
@@ -75,6 +85,25 @@ def _constants_of(layer: Any, hard_routing: bool) -> list[Constant]:
             Constant(layer, "assignment", _read(layer.assignment)),
         ]
     return []
+
+
+def _merge(experts: StackedDenseExperts) -> list[Constant]:
+    """Adds up base and deviations, which leaves nothing of the base."""
+    constants = []
+    for index in range(len(experts.widths)):
+        for name in (f"kernel_{index}", f"bias_{index}"):
+            base = _read(getattr(experts, f"base_{name}"))
+            deviations = _read(getattr(experts, name))
+            merged = tf.Variable(
+                base + np.float32(experts.deviation_scale) * deviations,
+                trainable=False,
+                name=name,
+            )
+            constants += [
+                Constant(experts, name, merged),
+                Constant(experts, f"base_{name}", np.zeros(0, base.dtype)),
+            ]
+    return constants
 
 
 def _read(variable: Any) -> np.ndarray[Any, Any]:
@@ -120,11 +149,9 @@ def frozen_state(constants: list[Constant]) -> Iterator[None]:
 
 
 class _Frozen:
-    """Stands for a variable: a constant in one graph, itself elsewhere."""
+    """Stands for a variable: another value in one graph, itself elsewhere."""
 
-    def __init__(
-        self, variable: Any, value: np.ndarray[Any, Any], graph: tf.Graph
-    ) -> None:
+    def __init__(self, variable: Any, value: Any, graph: tf.Graph) -> None:
         self.variable = variable
         self.value = value
         self.graph = graph
@@ -132,8 +159,11 @@ class _Frozen:
     def __tf_tensor__(
         self, dtype: tf.DType | None = None, name: str | None = None
     ) -> tf.Tensor:
-        if tf.compat.v1.get_default_graph() is self.graph:
-            return tf.constant(self.value, dtype, name=name)
+        graph = tf.compat.v1.get_default_graph()
+        while type(graph).__name__ in _BRANCHES:
+            graph = graph.outer_graph
+        if graph is self.graph:
+            return tf.convert_to_tensor(self.value, dtype, name=name)
         return tf.convert_to_tensor(self.variable, dtype, name=name)
 
     def __getattr__(self, name: str) -> Any:

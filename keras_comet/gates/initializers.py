@@ -67,7 +67,7 @@ def one_by_one(initializer: Any) -> Callable[..., tf.Tensor]:
 
     def initialize(shape: Any, dtype: Any = None, **_: Any) -> tf.Tensor:
         draws = [
-            _reseed(initializer, index)(tuple(shape)[1:], dtype=dtype)
+            copy_of(initializer, index)(tuple(shape)[1:], dtype=dtype)
             for index in range(shape[0])
         ]
         return tf.stack([tf.convert_to_tensor(draw) for draw in draws])
@@ -75,8 +75,17 @@ def one_by_one(initializer: Any) -> Callable[..., tf.Tensor]:
     return initialize
 
 
-def _reseed(initializer: Any, index: int) -> Any:
-    """Copies an initializer, to draw other numbers for each index."""
+def copy_of(initializer: Any, index: int = 0) -> Any:
+    """Copies an initializer, so that one can be used for several variables.
+
+    Args:
+        initializer: a Keras initializer.
+        index: int. Copies draw other numbers for each index, from seeds of
+            their own if the initializer has one. Defaults to `0`.
+
+    Returns:
+        A Keras initializer.
+    """
     config = keras.initializers.serialize(initializer)
     if isinstance(config, dict) and "seed" in config.get("config", {}):
         seed = config["config"]["seed"]

@@ -14,20 +14,27 @@ from keras_comet.ops.dispatch import gather_routed
 # (measured with 64 experts on two cores).
 _EXPERTS_PER_ROW = 8
 
-# From rows and the slices of one expert to the outputs for these rows.
-Expert: TypeAlias = Callable[[tf.Tensor, Sequence[tf.Tensor]], tf.Tensor]
+# From rows, the slices of one expert, and what all experts share, to the
+# outputs for these rows.
+Expert: TypeAlias = Callable[
+    [tf.Tensor, Sequence[tf.Tensor], Sequence[tf.Tensor]], tf.Tensor
+]
 
 
 def apply_experts(
-    expert: Expert, rows: Sequence[tf.Tensor], stacks: Sequence[tf.Tensor]
+    expert: Expert,
+    rows: Sequence[tf.Tensor],
+    stacks: Sequence[tf.Tensor],
+    shared: Sequence[tf.Tensor] = (),
 ) -> list[tf.Tensor]:
     """Applies every expert to rows of its own.
 
     Args:
-        expert: function of rows and the slices of one expert.
+        expert: function of rows, the slices of one expert, and `shared`.
         rows: one tensor `(rows, ...)` for each expert; the numbers of rows
             may differ, and be 0.
         stacks: tensors `(num_experts, ...)`.
+        shared: tensors that all experts get. Defaults to `()`.
 
     Returns:
         A list with the outputs of each expert.
@@ -35,7 +42,8 @@ def apply_experts(
     # Unstacking makes views, and its gradient is one stack.
     slices = zip(*[tf.unstack(stack) for stack in stacks], strict=True)
     return [
-        expert(each, views) for each, views in zip(rows, slices, strict=True)
+        expert(each, views, shared)
+        for each, views in zip(rows, slices, strict=True)
     ]
 
 
@@ -44,6 +52,7 @@ def apply_routed(
     rows: tf.Tensor,
     pairs: RoutedPairs,
     stacks: Sequence[tf.Tensor],
+    shared: Sequence[tf.Tensor],
     training: bool,
 ) -> tf.Tensor:
     """Applies each expert to the rows that are routed to it.
@@ -51,10 +60,11 @@ def apply_routed(
     The last axis of the last stack must be that of the outputs, as of a bias.
 
     Args:
-        expert: function of rows and the slices of one expert.
+        expert: function of rows, the slices of one expert, and `shared`.
         rows: tensor `(rows, ...)`.
         pairs: what `find_routed_pairs` returned.
         stacks: tensors `(num_experts, ...)`.
+        shared: tensors that all experts get.
         training: bool. Whether all slices will need gradients.
 
     Returns:
@@ -62,11 +72,11 @@ def apply_routed(
     """
     routed = gather_routed(rows, pairs)
     if training:
-        return _apply_by_expert(expert, routed, pairs, stacks)
+        return _apply_by_expert(expert, routed, pairs, stacks, shared)
     return tf.cond(
         tf.shape(routed)[0] <= stacks[0].shape[0] // _EXPERTS_PER_ROW,
-        lambda: _apply_by_row(expert, routed, pairs, stacks),
-        lambda: _apply_by_expert(expert, routed, pairs, stacks),
+        lambda: _apply_by_row(expert, routed, pairs, stacks, shared),
+        lambda: _apply_by_expert(expert, routed, pairs, stacks, shared),
     )
 
 
@@ -75,10 +85,11 @@ def _apply_by_expert(
     routed: tf.Tensor,
     pairs: RoutedPairs,
     stacks: Sequence[tf.Tensor],
+    shared: Sequence[tf.Tensor],
 ) -> tf.Tensor:
     """Applies expert after expert, each to its rows."""
     rows = tf.split(routed, pairs.counts, num=stacks[0].shape[0])
-    return tf.concat(apply_experts(expert, rows, stacks), axis=0)
+    return tf.concat(apply_experts(expert, rows, stacks, shared), axis=0)
 
 
 def _apply_by_row(
@@ -86,27 +97,32 @@ def _apply_by_row(
     routed: tf.Tensor,
     pairs: RoutedPairs,
     stacks: Sequence[tf.Tensor],
+    shared: Sequence[tf.Tensor],
 ) -> tf.Tensor:
     """Applies an expert to row after row, and reads no other's slices."""
+    num_stacks = len(stacks)
 
     @tf.custom_gradient
     def apply(routed: tf.Tensor, *rest: tf.Tensor) -> Any:
-        pairs, stacks = RoutedPairs(*rest[:3]), list(rest[3:])
+        pairs = RoutedPairs(*rest[:3])
+        stacks, shared = rest[3 : 3 + num_stacks], rest[3 + num_stacks :]
 
         def apply_to_row(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             row, index = pair
             # Slices of a stack are views; a gather would copy them.
             views = [stack[index] for stack in stacks]
-            return expert(row[tf.newaxis], views)[0]
+            return expert(row[tf.newaxis], views, shared)[0]
 
         # That of a slice would be as large as its stack, for each row.
         def gradient(upstream: tf.Tensor) -> Any:
-            sources = [routed, *stacks]
+            sources = [routed, *stacks, *shared]
             with tf.GradientTape() as tape:
                 tape.watch(sources)
-                outputs = _apply_by_expert(expert, routed, pairs, stacks)
-            from_rows, *from_stacks = tape.gradient(outputs, sources, upstream)
-            return from_rows, None, None, None, *from_stacks
+                outputs = _apply_by_expert(
+                    expert, routed, pairs, stacks, shared
+                )
+            from_rows, *others = tape.gradient(outputs, sources, upstream)
+            return from_rows, None, None, None, *others
 
         outputs = tf.map_fn(
             apply_to_row,
@@ -118,6 +134,6 @@ def _apply_by_row(
 
     # The gradient of tf.cond does not find what it captured elsewhere.
     outputs: tf.Tensor = apply(
-        *[tf.identity(each) for each in (routed, *pairs, *stacks)]
+        *[tf.identity(each) for each in (routed, *pairs, *stacks, *shared)]
     )
     return outputs

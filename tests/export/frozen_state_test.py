@@ -257,3 +257,42 @@ def test_other_threads_see_the_variables_meanwhile():
     served = serve(X)
     np.testing.assert_array_equal(seen, [expected])
     assert np.count_nonzero(served, axis=-1).max() <= 2
+
+
+@pytest.mark.parametrize("dispatch", ["dense", "auto"])
+def test_experts_that_share_a_base_are_merged_in_the_graph(dispatch):
+    def make(scale):
+        keras.utils.set_random_seed(0)
+        experts = keras_comet.StackedDenseExperts(
+            8, [6, 3], "relu", deviation_scale=scale
+        )
+        moe = keras_comet.MixtureOfExperts(
+            experts, keras_comet.TopKGate(8), dispatch
+        )
+        moe.build((None, 5))
+        for index, each in enumerate([*experts.kernels, *experts.biases]):
+            each.assign(rows(*each.shape, seed=index))
+        return moe
+
+    moe = make(0.1)
+    before = moe(X)
+    function = trace(moe)
+    for x in (X, X[:1]):
+        np.testing.assert_allclose(function(x), moe(x), atol=1e-6)
+
+    # No more is computed than for experts that share nothing.
+    def count_all(function):
+        graph = function.graph.as_graph_def()
+        nodes = [*graph.node]
+        for each in graph.library.function:
+            nodes += each.node_def
+        return collections.Counter(
+            node.op for node in nodes if node.op in ("Mul", "AddV2", "MatMul")
+        )
+
+    assert count_all(function) == count_all(trace(make(None)))
+    # The model goes on as it was.
+    for each in moe.experts.base_kernels:
+        each.assign_add(0.1 * np.ones(each.shape))
+    assert np.abs(moe(X) - before).max() > 0.01
+    np.testing.assert_allclose(function(X), before, atol=1e-6)

@@ -190,6 +190,7 @@ def test_kernel_regularizer_adds_its_loss_once():
         ({"units": [3, 0]}, r"units=\[3, 0\]"),
         ({"activation": ["relu"]}, r"Received: 1 for units=\[3, 2\]"),
         ({"dropout": 1.5}, "1.5"),
+        ({"deviation_scale": 0.0}, "deviation_scale=0.0"),
     ],
 )
 def test_bad_arguments_raise(kwargs, match):
@@ -202,3 +203,133 @@ def test_bad_arguments_raise(kwargs, match):
 def test_unknown_number_of_features_raises():
     with pytest.raises(ValueError, match=r"known.*\(None, None\)"):
         keras_comet.StackedDenseExperts(2, 3).build((None, None))
+
+
+def merge(experts):
+    """The kernels and biases of the experts, by the formula."""
+    return [
+        np.asarray(base) + experts.deviation_scale * np.asarray(deviations)
+        for base, deviations in zip(
+            [*experts.base_kernels, *experts.base_biases],
+            [*experts.kernels, *experts.biases],
+            strict=True,
+        )
+    ]
+
+
+def make_shared(num_experts=32, scale=0.3, **kwargs):
+    """Experts that share a base and have deviations, in a sparse mixture."""
+    keras.utils.set_random_seed(0)
+    experts = keras_comet.StackedDenseExperts(
+        num_experts, [5, 3], "tanh", deviation_scale=scale, **kwargs
+    )
+    experts.build((None, 4))
+    for index, variable in enumerate([*experts.kernels, *experts.biases]):
+        variable.assign(rows(*variable.shape, seed=index))
+    return experts
+
+
+@pytest.mark.parametrize("dispatch", ["dense", "sparse"])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("batch", [1, 40])
+def test_shared_base_equals_a_loop_over_the_pairs(batch, training, dispatch):
+    experts = make_shared()
+    x, upstream = rows(batch, 4), rows(batch, 3, seed=1)
+    weights = np.zeros((batch, 32), "float32")
+    weights[:, 3:5] = [0.75, 0.25]
+    weights[batch // 2, 7] = 1.0
+    weights /= weights.sum(axis=1, keepdims=True)
+    moe = keras_comet.MixtureOfExperts(experts, GivenGate(32), dispatch)
+    moe.build(((None, 4), (None, 32)))
+    mixtures = []
+
+    def loss():
+        inputs = (tf.constant(x), tf.constant(weights))
+        mixtures.append(moe(inputs, training=training))
+        return tf.reduce_sum(upstream * mixtures[0])
+
+    groups = (
+        experts.base_kernels,
+        experts.base_biases,
+        experts.kernels,
+        experts.biases,
+    )
+    _, found = gradients(loss, [v for each in groups for v in variables(each)])
+    merged = [each.astype("float64") for each in merge(experts)]
+    expected, _, _, from_kernels, from_biases = mix_in_a_loop(
+        *(each.astype("float64") for each in (x, weights, upstream)),
+        merged[:2],
+        merged[2:],
+    )
+    from_stacks = [*from_kernels, *from_biases]
+    np.testing.assert_allclose(mixtures[0], expected, atol=1e-5)
+    # A base has the gradients of all experts, a deviation s times its own.
+    assert_gradients_close(
+        found,
+        [
+            *(each.sum(axis=0) for each in from_stacks),
+            *(0.3 * each for each in from_stacks),
+        ],
+    )
+
+
+def test_experts_with_a_base_start_as_one():
+    experts = keras_comet.StackedDenseExperts(3, [5, 2], deviation_scale=0.1)
+    x = rows(4, 6)
+    found = experts(x).numpy()
+    for e in range(3):
+        np.testing.assert_array_equal(found[:, e], found[:, 0])
+    first, second = (np.asarray(each) for each in experts.base_kernels)
+    np.testing.assert_allclose(found[:, 0], x @ first @ second, atol=1e-5)
+    # As one layer of its own would start, not as a stack of them.
+    limit = np.sqrt(6 / (6 + 5))
+    assert 0.8 * limit < np.abs(first).max() <= limit
+
+
+def test_a_row_has_one_dropout_mask_for_all_of_its_experts():
+    rate = 0.5
+    experts = keras_comet.StackedDenseExperts(
+        4, [64, 32], dropout=rate, bias_initializer="ones"
+    )
+    experts.build((None, 6))
+    # Equal experts: what differs is the mask.
+    for variable in (*experts.kernels, *experts.biases):
+        variable.assign(np.broadcast_to(variable[:1], variable.shape))
+    x = rows(8, 6)
+    outputs = experts(x, training=True).numpy()
+    for e in range(4):
+        np.testing.assert_allclose(outputs[:, e], outputs[:, 0], atol=1e-5)
+    assert 0.35 < np.mean(outputs == 0.0) < 0.65
+    # Each layer and each row has its own.
+    assert not np.array_equal(outputs[0] == 0.0, outputs[1] == 0.0)
+    moe = keras_comet.MixtureOfExperts(
+        experts, keras_comet.TopKGate(4), "sparse"
+    )
+    mixed = moe(x, training=True).numpy()
+    # The sum of two experts has zeros where either has.
+    assert 0.35 < np.mean(mixed == 0.0) < 0.65
+    assert np.all(experts(x).numpy() != 0.0)
+
+
+def test_deviations_move_as_far_as_their_scale_says_under_adam():
+    experts = make_shared(2, scale=0.03)
+    model = keras.Sequential([keras.Input((4,)), experts])
+    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
+    before = merge(experts)
+    base = [np.array(each) for each in experts.base_kernels]
+    model.fit(rows(8, 4), rows(8, 2, 3, seed=1), verbose=0)
+    moved = [
+        np.abs(after - start)
+        for after, start in zip(experts.base_kernels, base, strict=True)
+    ]
+    # The first step of Adam is the learning rate, whatever the gradient is
+    # that is not next to zero.
+    for each in moved:
+        np.testing.assert_allclose(np.median(each), 0.01, rtol=1e-3)
+    changes = [
+        after - start
+        for after, start in zip(merge(experts), before, strict=True)
+    ]
+    for change in changes[:2]:
+        apart = np.abs(np.abs(change) / 0.01 - 1.0)
+        np.testing.assert_allclose(np.median(apart), 0.03, rtol=0.01)

@@ -25,7 +25,9 @@ def dense_experts(count=3):
 
 
 def stacked_experts():
-    return keras_comet.StackedDenseExperts(3, [3, 2], "relu")
+    return keras_comet.StackedDenseExperts(
+        3, [3, 2], "relu", deviation_scale=0.5
+    )
 
 
 def image_experts():
