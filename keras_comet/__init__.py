@@ -24,6 +24,7 @@ from keras_comet.models import CategoricalFeature
 from keras_comet.models import MultiGateRecommender
 from keras_comet.models import NumericFeature
 from keras_comet.models import Task
+from keras_comet.models import upcycle
 from keras_comet.search import LocalSearchOptimizer
 from keras_comet.search import SearchReport
 from keras_comet.training import Trainer
@@ -54,4 +55,5 @@ __all__ = [
     "export_saved_model",
     "routing_statistics",
     "routing_weights",
+    "upcycle",
 ]

@@ -60,6 +60,7 @@ def make_recommenders(
                 units * arm.width,
                 activation="relu",
                 dropout=dropout,
+                deviation_scale=arm.deviation_scale,
             ),
             gates={task.name: arm.make_gate() for task in group},
             tasks=group,

@@ -45,6 +45,8 @@ class Arm:
         num_experts: int.
         make_gate: function that makes the gate of a task.
         width: int. Factor of the experts' width. Defaults to `1`.
+        deviation_scale: float. Of experts that share a base. Defaults to
+            `None`: they share nothing.
         apart: bool. Whether every task has a model of its own. Defaults to
             `False`.
         make_callbacks: function that makes the callbacks of a training.
@@ -56,6 +58,7 @@ class Arm:
     num_experts: int
     make_gate: Callable[[], keras_comet.Gate]
     width: int = 1
+    deviation_scale: float | None = None
     apart: bool = False
     make_callbacks: Callable[[], list[keras.callbacks.Callback]] = list
     counts_from: int = 1
