@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
 
 import keras_comet
 from studies.study import Arm
 
-ENTROPY_WEIGHTS = (0.01, 0.03, 0.1, 0.3)
+# Entropy weights of gates that are not capped.
+_ENTROPY_WEIGHTS = (0.0, 0.01, 0.03, 0.1)
+
+# Learning rate of slow gates, relative to that of the experts.
+_SLOW = 0.1
 
 
 def gate_arms(
@@ -16,21 +20,25 @@ def gate_arms(
     *,
     k: int = 2,
     deadline: int = 5,
-    entropy_weights: Sequence[float] = ENTROPY_WEIGHTS,
+    deviation_scale: float | None = None,
     several_tasks: bool = False,
     has_ids: bool = False,
 ) -> dict[str, Arm]:
     """Lists the baselines, and every gate of the package.
 
     One expert costs at inference what k of them do: it is k times as wide.
+    An arm's name says what it is: `fast` gates learn as fast as experts, and
+    other COMET and DSelect-k gates ten times slower; those that are `capped`
+    keep the k largest weights of a row from the deadline on, the others have
+    an entropy weight; with a `base`, experts share one.
 
     Args:
         num_experts: int.
         k: int. Defaults to `2`.
         deadline: int. Epochs until a `CardinalityTarget` caps. Defaults to
             `5`.
-        entropy_weights: list of float. One arm of COMET for each. Defaults to
-            `ENTROPY_WEIGHTS`.
+        deviation_scale: float. Of experts that share a base, for arms of
+            their own. Defaults to `None`: there are none.
         several_tasks: bool. Whether one model for each task is an arm.
             Defaults to `False`.
         has_ids: bool. Whether a hash gate has ids to read. Defaults to
@@ -45,27 +53,40 @@ def gate_arms(
             num_experts, functools.partial(make, num_experts, **arguments)
         )
 
+    def capped(make: type[keras_comet.Gate], **arguments: object) -> Arm:
+        return dataclasses.replace(
+            with_gate(make, k=k, **arguments),
+            make_callbacks=lambda: [
+                keras_comet.CardinalityTarget(by_epoch=deadline)
+            ],
+            counts_from=deadline + 1,
+        )
+
+    slow = {"learning_rate_multiplier": _SLOW}
+    fast = {"learning_rate_multiplier": 1.0}
+    comet = keras_comet.COMETGate
     one = Arm(1, functools.partial(keras_comet.SoftmaxGate, 1), width=k)
     arms = {"one": one}
     if several_tasks:
-        arms["one_per_task"] = Arm(1, one.make_gate, width=k, apart=True)
+        arms["one_per_task"] = dataclasses.replace(one, apart=True)
     arms["softmax"] = with_gate(keras_comet.SoftmaxGate)
     arms["top_k"] = with_gate(keras_comet.TopKGate, k=k)
-    for weight in entropy_weights:
-        arms[f"comet_{weight:g}"] = with_gate(
-            keras_comet.COMETGate, k=k, entropy_weight=weight
-        )
-    arms["comet_target"] = Arm(
-        num_experts,
-        functools.partial(keras_comet.COMETGate, num_experts, k=k),
-        make_callbacks=lambda: [
-            keras_comet.CardinalityTarget(by_epoch=deadline)
-        ],
-        counts_from=deadline,
-    )
-    arms["dselect_k"] = with_gate(
-        keras_comet.DSelectKGate, k=k, entropy_weight=0.03
-    )
+    arms["top_k_slow"] = with_gate(keras_comet.TopKGate, k=k, **slow)
+    for weight in _ENTROPY_WEIGHTS:
+        name = f"comet_{weight:g}"
+        arms[name] = with_gate(comet, k=k, entropy_weight=weight, **slow)
+    for weight in _ENTROPY_WEIGHTS[2:]:
+        name = f"comet_fast_{weight:g}"
+        arms[name] = with_gate(comet, k=k, entropy_weight=weight, **fast)
+    arms["comet_capped"] = capped(comet, **slow)
+    arms["comet_capped_0.03"] = capped(comet, entropy_weight=0.03, **slow)
+    arms["comet_capped_fast"] = capped(comet, **fast)
+    arms["dselect_k_capped"] = capped(keras_comet.DSelectKGate, **slow)
     if has_ids:
         arms["hash"] = with_gate(keras_comet.HashGate)
+    if deviation_scale is not None:
+        for name in ("softmax", "top_k", "comet_capped"):
+            arms[f"{name}_base"] = dataclasses.replace(
+                arms[name], deviation_scale=deviation_scale
+            )
     return arms

@@ -75,7 +75,7 @@ STUDY = Study(
     load=load,
     make_models=make_models,
     objectives=_OBJECTIVES,
-    arms=gate_arms(8, several_tasks=True, has_ids=True),
+    arms=gate_arms(8, deviation_scale=0.03, several_tasks=True, has_ids=True),
     first_steps=(-2, -1),
     batch_size=512,
 )

@@ -56,7 +56,7 @@ STUDY = Study(
     load=load,
     make_models=make_models,
     objectives=_OBJECTIVES,
-    arms=gate_arms(16, several_tasks=True, has_ids=True),
+    arms=gate_arms(16, deviation_scale=0.03, several_tasks=True, has_ids=True),
     first_steps=(-1, 0),
     batch_size=512,
 )

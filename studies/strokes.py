@@ -36,7 +36,10 @@ def make_models(data: datasets.MultitaskDataset, arm: Arm) -> Models:
         10,
         arm,
         lambda num_experts, width: keras_comet.StackedDenseExperts(
-            num_experts, [_UNITS * width, _UNITS * width], activation="relu"
+            num_experts,
+            [_UNITS * width, _UNITS * width],
+            activation="relu",
+            deviation_scale=arm.deviation_scale,
         ),
         flatten=True,
     )
@@ -47,7 +50,7 @@ STUDY = Study(
     load=load,
     make_models=make_models,
     objectives=[Objective("shape", "classes")],
-    arms=gate_arms(NUM_EXPERTS),
+    arms=gate_arms(NUM_EXPERTS, deviation_scale=1.0),
     first_steps=(0, 1, 2),
 )
 

@@ -13,7 +13,7 @@ from studies import planted
 def test_study_has_the_baselines(name):
     study = importlib.import_module(f"studies.{name}").STUDY
     assert study.name == name
-    assert {"one", "softmax", "top_k", "comet_target"} <= set(study.arms)
+    assert {"one", "softmax", "top_k", "comet_capped"} <= set(study.arms)
     assert ("one_per_task" in study.arms) == (len(study.objectives) > 1)
     assert study.arms["one"].num_experts == 1
     assert study.arms["one"].width == study.k
