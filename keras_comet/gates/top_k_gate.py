@@ -28,12 +28,19 @@ class TopKGate(LinearGate):
     that are not selected get no gradient. A selected logit of exactly 0
     stays selected.
 
+    With a `balance_rate` u, experts are chosen by the logits plus a balance
+    that every training call moves towards even loads, by u times the sign of
+    what an expert's load lacks of the mean. The weights of the chosen remain
+    the softmax of their logits, and no loss is added.
+
     With `noise=True`, training adds `N(0, 1) * softplus(x . w_noise)` to the
     logits before the choice, which makes gates try other experts.
 
     Reference:
     - [Shazeer et al., 2017](https://arxiv.org/abs/1701.06538), Eq. (3) to
       (5). Departure: the noise has a floor of 0.01.
+    - [Wang et al., 2024](https://arxiv.org/abs/2408.15664), Algorithm 1, the
+      balance, on logits in place of sigmoids of them.
 
     Args:
         num_experts: int. Number of experts, at least 1.
@@ -42,6 +49,9 @@ class TopKGate(LinearGate):
         load_balance_weight: float or Keras learning rate schedule over
             training calls. Weight of the penalty for uneven use of the
             experts. Defaults to `0.0`.
+        balance_rate: float. Step of the balance in a training call, such as
+            0.001; the balance costs no loss, but moves rows that another
+            expert serves as well. Defaults to `0.0`: there is none.
         permutation: `ExpertPermutation`, or `None`. With k permutations, the
             j-th largest logit goes through the j-th one. Defaults to `None`.
         seed: int, or `None` for a random one. Seeds the noise. Defaults to
@@ -53,6 +63,7 @@ class TopKGate(LinearGate):
         kernel: variable `(features, num_experts)`.
         bias: variable `(num_experts,)`.
         noise_kernel: variable `(features, num_experts)`, with `noise=True`.
+        balance: variable `(num_experts,)`, with a `balance_rate`.
 
     Call arguments:
         routing_inputs: float tensor `(..., features)`.
@@ -66,8 +77,8 @@ class TopKGate(LinearGate):
         are positive and sum to one.
 
     Raises:
-        ValueError: If `k` is not within 1 and `num_experts` or a weight is
-            negative.
+        ValueError: If `k` is not within 1 and `num_experts`, or a weight or
+            `balance_rate` is negative.
 
     Example:
 
@@ -87,6 +98,7 @@ class TopKGate(LinearGate):
         k: int = 2,
         noise: bool = False,
         load_balance_weight: RegularizerWeight = 0.0,
+        balance_rate: float = 0.0,
         permutation: ExpertPermutation | None = None,
         seed: int | None = None,
         **kwargs: Any,
@@ -97,13 +109,27 @@ class TopKGate(LinearGate):
             load_balance_weight=load_balance_weight,
             **kwargs,
         )
+        if not balance_rate >= 0.0:
+            raise ValueError(
+                "`balance_rate` must be at least 0. "
+                f"Received: balance_rate={balance_rate}"
+            )
         self.k = check_k(k, num_experts)
+        self.balance_rate = balance_rate
         self.noise = noise
         self.seed = seed
         self.num_selectors = k
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
+        if self.balance_rate:
+            self.balance = self.add_weight(
+                name="balance",
+                shape=(self.num_experts,),
+                initializer="zeros",
+                trainable=False,
+                aggregation=aggregation("mean"),
+            )
         if not self.noise:
             return
         self.noise_kernel = self.add_weight(
@@ -130,10 +156,24 @@ class TopKGate(LinearGate):
         logits, penalties = self.logits(routing_inputs)
         if self.noise and training:
             logits += self._draw_noise(routing_inputs)
-        largest, experts = tf.math.top_k(logits, self.k)
-        # (..., k, n): row j is the expert of the j-th largest logit
+        scores = logits
+        if self.balance_rate:
+            scores += tf.convert_to_tensor(self.balance)
+        _, experts = tf.math.top_k(scores, self.k)
+        # (..., k, n): row j is the expert of the j-th largest score
         selected = tf.one_hot(experts, self.num_experts, dtype=logits.dtype)
-        return tf.nn.softmax(largest)[..., tf.newaxis] * selected, penalties
+        if self.balance_rate and training:
+            self._move_balance(selected)
+        chosen = tf.gather(logits, experts, batch_dims=logits.shape.rank - 1)
+        return tf.nn.softmax(chosen)[..., tf.newaxis] * selected, penalties
+
+    def _move_balance(self, selected: tf.Tensor) -> None:
+        """Raises what gets too few rows, and lowers what gets too many."""
+        rows = tf.reshape(selected, [-1, self.num_experts])
+        load = tf.reduce_sum(rows, axis=0)
+        lacking = tf.sign(tf.reduce_mean(load) - load)
+        balance = tf.convert_to_tensor(self.balance)
+        self.balance.assign(balance + self.balance_rate * lacking)
 
     def _draw_noise(self, routing_inputs: tf.Tensor) -> tf.Tensor:
         spread = _NOISE_FLOOR + tf.nn.softplus(
@@ -149,5 +189,6 @@ class TopKGate(LinearGate):
             **super().get_config(),
             "k": self.k,
             "noise": self.noise,
+            "balance_rate": self.balance_rate,
             "seed": self.seed,
         }

@@ -37,12 +37,15 @@ class ExpertMixture(keras.layers.Layer):
     Args:
         experts: list of Keras layers or models, or `StackedDenseExperts`.
         dispatch: `"dense"`, `"sparse"` or `"auto"`.
+        shared_experts: list of Keras layers or models, or
+            `StackedDenseExperts`, whose outputs every row adds.
     """
 
     def __init__(
         self,
         experts: Sequence[keras.layers.Layer] | StackedDenseExperts,
         dispatch: str = "auto",
+        shared_experts: Sequence[keras.layers.Layer] | StackedDenseExperts = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -52,16 +55,31 @@ class ExpertMixture(keras.layers.Layer):
                 f"`dispatch` must be one of {_DISPATCHES}. "
                 f"Received: dispatch={dispatch!r}"
             )
-        self._experts: Any = experts
-        if not hasattr(experts, "call_routed"):
-            self._experts = ExpertList(experts, dtype=self.dtype_policy)
         self.dispatch = dispatch
-        register_user(tf.nest.flatten(self.experts), self.name)
+        self._experts = self._as_one(experts)
+        self._shared_experts: Any = None
+        if shared_experts != () and shared_experts != []:
+            self._shared_experts = self._as_one(shared_experts)
+        for each in (self.experts, self.shared_experts):
+            register_user(tf.nest.flatten(each), self.name)
+
+    def _as_one(self, experts: Any) -> Any:
+        """Returns what answers for all of the experts."""
+        if hasattr(experts, "call_routed"):
+            return experts
+        return ExpertList(experts, dtype=self.dtype_policy)
 
     @property
     def experts(self) -> Any:
         """The experts as given: a list of layers or `StackedDenseExperts`."""
         return self._experts.as_given()
+
+    @property
+    def shared_experts(self) -> Any:
+        """The shared experts as given, or an empty list."""
+        if self._shared_experts is None:
+            return []
+        return self._shared_experts.as_given()
 
     @property
     def num_experts(self) -> int:
@@ -111,6 +129,16 @@ class ExpertMixture(keras.layers.Layer):
         if not self._experts.built:
             self._experts.build((None, *row_shape))
         self._output_shape = self._experts.row_output_shape(row_shape)
+        if self._shared_experts is not None:
+            if not self._shared_experts.built:
+                self._shared_experts.build((None, *row_shape))
+            shape = self._shared_experts.row_output_shape(row_shape)
+            if shape != self._output_shape:
+                raise ValueError(
+                    "Shared experts must have the output shape of the others, "
+                    f"to be added to them. Expected: {self._output_shape}. "
+                    f"Received: {shape}"
+                )
         keep_frozen(self)
         self.built = True
 
@@ -156,12 +184,31 @@ class ExpertMixture(keras.layers.Layer):
         shape = [tf.shape(rows)[0], self.num_experts]
         weights = [tf.reshape(each, shape) for each in routing_weights]
         outputs = self._combine_rows(rows, weights, training)
+        if self._shared_experts is not None:
+            shared = tf.add_n(self._call_shared(rows, training))
+            outputs = [each + shared for each in outputs]
         if rank > 1:
             leading = tf.shape(features)[:rank]
             shape = tf.concat([leading, self._output_shape], axis=0)
             outputs = [tf.reshape(each, shape) for each in outputs]
         static_shape = [*features.shape[:rank], *self._output_shape]
         return [tf.ensure_shape(each, static_shape) for each in outputs]
+
+    def _call_shared(self, rows: tf.Tensor, training: bool) -> list[tf.Tensor]:
+        """Returns what each shared expert makes of all rows."""
+        if self.dispatch == "dense" or compiles_with_xla():
+            return self._shared_experts.call_all(rows, training)
+        # Convolutions abort on an empty batch.
+        shape = [0, *self._output_shape]
+        number = self._shared_experts.num_experts
+        return ops.static_cond(
+            tf.shape(rows)[0] > 0,
+            lambda: self._call_in_branch(
+                self.shared_experts,
+                lambda: self._shared_experts.call_all(rows, training),
+            ),
+            lambda: [tf.zeros(shape, self.compute_dtype)] * number,
+        )
 
     def _combine_rows(
         self, rows: tf.Tensor, weights: list[tf.Tensor], training: bool
@@ -193,15 +240,15 @@ class ExpertMixture(keras.layers.Layer):
             dense = tf.logical_or(density > _DENSE_ABOVE, dense)
         return ops.static_cond(
             dense,
-            lambda: self._call_in_branch(combine_all),
-            lambda: self._call_in_branch(combine_chosen),
+            lambda: self._call_in_branch(self.experts, combine_all),
+            lambda: self._call_in_branch(self.experts, combine_chosen),
         )
 
     def _call_in_branch(
-        self, compute: Callable[[], list[tf.Tensor]]
+        self, experts: Any, compute: Callable[[], list[tf.Tensor]]
     ) -> list[tf.Tensor]:
         """Calls experts where losses that they add could not get out."""
-        experts = tf.nest.flatten(self.experts)
+        experts = tf.nest.flatten(experts)
         num_losses = [len(expert.losses) for expert in experts]
         outputs = compute()
         for index, expert in enumerate(experts):
@@ -258,11 +305,12 @@ class ExpertMixture(keras.layers.Layer):
             **super().get_config(),
             "experts": serialize_layers(self.experts),
             "dispatch": self.dispatch,
+            "shared_experts": serialize_layers(self.shared_experts),
         }
 
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> "ExpertMixture":
-        layers = ("experts", "gate", "gates")
+        layers = ("experts", "shared_experts", "gate", "gates")
         return cls(**deserialize_layers(config, layers, custom_objects))

@@ -33,6 +33,9 @@ class MixtureOfExperts(ExpertMixture):
             than half of the weights are not zero. Functions compiled with
             XLA compute densely, as XLA needs fixed shapes. Defaults to
             `"auto"`.
+        shared_experts: list of Keras layers or models, or
+            `StackedDenseExperts`: computed for every row, and added to what
+            is combined. Defaults to `()`.
 
     Call arguments:
         inputs: `features`, or `(features, routing_inputs)` when the gate
@@ -51,9 +54,9 @@ class MixtureOfExperts(ExpertMixture):
         it and `(batch, num_experts)`.
 
     Raises:
-        ValueError: If the experts' output shapes differ, the gate has another
-            number of experts, `dispatch` is unknown, or the shapes of
-            features and routing inputs do not fit.
+        ValueError: If the experts' output shapes differ, shared ones
+            included, the gate has another number of experts, `dispatch` is
+            unknown, or the shapes of features and routing inputs do not fit.
 
     Example:
 
@@ -75,9 +78,10 @@ class MixtureOfExperts(ExpertMixture):
         experts: Sequence[keras.layers.Layer] | StackedDenseExperts,
         gate: Gate,
         dispatch: str = "auto",
+        shared_experts: Sequence[keras.layers.Layer] | StackedDenseExperts = (),
         **kwargs: Any,
     ) -> None:
-        super().__init__(experts, dispatch=dispatch, **kwargs)
+        super().__init__(experts, dispatch, shared_experts, **kwargs)
         self._check_gate(gate, "a gate")
         self.gate = gate
 

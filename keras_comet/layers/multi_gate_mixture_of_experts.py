@@ -32,6 +32,9 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         dispatch: str. `"sparse"`, `"dense"` or `"auto"`, as in
             `MixtureOfExperts`; `"auto"` counts what any task selected.
             Defaults to `"auto"`.
+        shared_experts: list of Keras layers or models, or
+            `StackedDenseExperts`: computed for every row, and added to what
+            is combined. Defaults to `()`.
 
     Call arguments:
         inputs: `features`, or `(features, routing_inputs)`; routing inputs
@@ -50,9 +53,10 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         to `(batch, num_experts)`.
 
     Raises:
-        ValueError: If the experts' output shapes differ, a gate has another
-            number of experts, two tasks have the same gate, routing inputs
-            name other tasks, or shapes do not fit.
+        ValueError: If the experts' output shapes differ, shared ones
+            included, a gate has another number of experts, two tasks have
+            the same gate, routing inputs name other tasks, or shapes do not
+            fit.
 
     Example:
 
@@ -74,9 +78,10 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         experts: Sequence[keras.layers.Layer] | StackedDenseExperts,
         gates: Mapping[str, Gate],
         dispatch: str = "auto",
+        shared_experts: Sequence[keras.layers.Layer] | StackedDenseExperts = (),
         **kwargs: Any,
     ) -> None:
-        super().__init__(experts, dispatch=dispatch, **kwargs)
+        super().__init__(experts, dispatch, shared_experts, **kwargs)
         if not isinstance(gates, (Mapping, LayerDict)) or not gates:
             raise ValueError(
                 "`gates` must be a dict from task name to gate, with at least "

@@ -125,3 +125,41 @@ def test_regularizers_follow_their_formulas():
         sorted([0.1 * usage.var() / usage.mean() ** 2, 0.2 * z_loss]),
         rtol=1e-4,
     )
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_balance_chooses_experts_and_does_not_weigh_them(compiled):
+    gate = make_gate(5, 2, balance_rate=0.25)
+    call = tf.function(gate) if compiled else gate
+    x = rows(40, 4)
+    logits = x.astype("float64") @ rows(4, 5, seed=1) + rows(5, seed=2)
+    balance = np.zeros(5)
+    for _ in range(3):
+        expected = np.zeros((40, 5))
+        for row, scores in enumerate(logits + balance):
+            chosen = np.argsort(-scores)[:2]
+            weights = np.exp(logits[row, chosen])
+            expected[row, chosen] = weights / weights.sum()
+        found = call(tf.constant(x), training=True)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        load = np.count_nonzero(expected, axis=0)
+        balance += 0.25 * np.sign(load.mean() - load)
+        np.testing.assert_allclose(gate.balance, balance, atol=1e-6)
+    # Inference uses the balance, and leaves it alone.
+    call(tf.constant(x))
+    np.testing.assert_allclose(gate.balance, balance, atol=1e-6)
+    assert not gate.losses
+
+
+def test_balance_evens_the_loads_out():
+    gate = make_gate(4, 1, bias=[3.0, 0.0, 0.0, 0.0], balance_rate=0.05)
+    x = rows(200, 4)
+    assert np.count_nonzero(gate(x), axis=0).max() > 80
+    for _ in range(200):
+        gate(x, training=True)
+    assert np.abs(np.count_nonzero(gate(x), axis=0) - 50).max() <= 10
+
+
+def test_negative_balance_rate_raises():
+    with pytest.raises(ValueError, match="balance_rate=-0.1"):
+        keras_comet.TopKGate(4, balance_rate=-0.1)

@@ -4,7 +4,9 @@ import tensorflow as tf
 
 import keras_comet
 from keras_comet._keras import keras
+from tests.helpers import gradients
 from tests.helpers import rows
+from tests.helpers import variables
 from tests.layers.expert_kinds import EXPERTS
 from tests.layers.expert_kinds import GATES
 from tests.layers.expert_kinds import NUM_EXPERTS
@@ -167,3 +169,50 @@ def test_images_are_routed_by_vectors():
     for row, expert in enumerate(np.argmax(weights, axis=-1)):
         expected = experts[expert](images[row : row + 1])[0]
         np.testing.assert_allclose(found[row], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dispatch", ["dense", "sparse", "auto"])
+@pytest.mark.parametrize("batch", [0, 1, 7])
+def test_shared_experts_are_added_for_every_row(dispatch, batch):
+    experts = [keras.layers.Dense(3, "tanh") for _ in range(4)]
+    shared = [keras.layers.Dense(3, "relu") for _ in range(2)]
+    gates = {t: keras_comet.TopKGate(4, k=1) for t in ("click", "buy")}
+    both = keras_comet.MultiGateMixtureOfExperts(
+        experts, gates, dispatch, shared_experts=shared
+    )
+    x = rows(batch, 5)
+    found, weights = both(tf.constant(x), return_routing_weights=True)
+    of_experts = np.stack([np.asarray(each(x)) for each in experts])
+    always = sum(np.asarray(each(x)) for each in shared)
+    for task, mixture in found.items():
+        expected = np.einsum("be,ebu->bu", weights[task], of_experts) + always
+        np.testing.assert_allclose(mixture, expected, atol=1e-5)
+
+
+def test_shared_experts_train_on_every_row():
+    shared = keras_comet.StackedDenseExperts(2, 3)
+    moe = keras_comet.MixtureOfExperts(
+        keras_comet.StackedDenseExperts(4, 3),
+        keras_comet.TopKGate(4),
+        "sparse",
+        shared_experts=shared,
+    )
+    x = rows(6, 5)
+    moe(tf.constant(x))
+    _, found = gradients(
+        lambda: tf.reduce_sum(moe(tf.constant(x), training=True)),
+        variables([*shared.kernels, *shared.biases]),
+    )
+    expected = np.broadcast_to(x.sum(axis=0)[:, np.newaxis], (2, 5, 3))
+    np.testing.assert_allclose(found[0], expected, atol=1e-4)
+    np.testing.assert_allclose(found[1], np.full((2, 3), 6.0), atol=1e-5)
+
+
+def test_shared_experts_of_another_width_raise():
+    moe = keras_comet.MixtureOfExperts(
+        [keras.layers.Dense(3) for _ in range(2)],
+        keras_comet.TopKGate(2),
+        shared_experts=[keras.layers.Dense(4)],
+    )
+    with pytest.raises(ValueError, match=r"\(3,\).*\(4,\)"):
+        moe(rows(6, 5))

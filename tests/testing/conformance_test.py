@@ -205,6 +205,7 @@ LAYERS = {
         lambda: {
             "experts": dense_experts(),
             "gate": keras_comet.COMETGate(3, permutation=permutation(3)),
+            "shared_experts": dense_experts(1),
         },
         (4,),
     ),
@@ -254,9 +255,10 @@ LAYERS = {
             "experts": stacked_experts(),
             "gates": {
                 "click": keras_comet.SoftmaxGate(3),
-                "buy": keras_comet.TopKGate(3, k=1),
+                "buy": keras_comet.TopKGate(3, k=1, balance_rate=0.1),
             },
             "dispatch": "dense",
+            "shared_experts": stacked_experts(),
         },
         (4,),
     ),
