@@ -35,8 +35,8 @@ class ExpertSimilarity:
         if self.matrix.min() > _ALIKE:
             return "these experts are one expert"
         return (
-            f"{len(self.matrix)} experts do what {self.effective_experts:.1f} "
-            "unrelated ones could"
+            f"{len(self.matrix)} experts are like "
+            f"{self.effective_experts:.1f} unrelated ones"
         )
 
     def plot(self) -> Any:
@@ -48,7 +48,7 @@ class ExpertSimilarity:
         Raises:
             ImportError: If Matplotlib is not installed.
         """
-        side = 2.5 + 0.25 * len(self.matrix)
+        side = 3.0 + 0.25 * len(self.matrix)
         figure = make_figure(side + 1.0, side)
         axes = figure.add_subplot()
         picture = axes.imshow(self.matrix, vmin=-1.0, vmax=1.0, cmap="RdBu_r")
