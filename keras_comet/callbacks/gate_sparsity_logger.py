@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
-from keras_comet.analysis import expert_similarity
-from keras_comet.analysis import routing_ablation
+from keras_comet.analysis.expert_similarity import expert_similarity
+from keras_comet.analysis.routing_ablation import routing_ablation
 from keras_comet.callbacks.usage_heatmap import to_image
 from keras_comet.callbacks.usage_heatmap import usage_heatmap
 from keras_comet.gates.base import Gate
