@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
+from keras_comet.analysis.batches import first_inputs
 from keras_comet.analysis.figures import make_figure
 from keras_comet.gates.capture import number_equal
 from keras_comet.layers.expert_mixture import ExpertMixture
@@ -78,7 +79,9 @@ def expert_similarity(
         model: Keras model or layer. It is called once, eagerly and with
             `training=False`, and nothing in it is changed.
         inputs: one batch of its inputs: array, tensor, or a dict, list or
-            tuple of them. A few hundred rows tell enough.
+            tuple of them; or a `tf.data.Dataset` of inputs or of `(inputs,
+            ...)`, of which the first batch is used. A few hundred rows tell
+            enough.
 
     Returns:
         A dict from the name of each mixture to its `ExpertSimilarity`, in the
@@ -86,7 +89,8 @@ def expert_similarity(
         more than once is measured on the rows of all its calls.
 
     Raises:
-        ValueError: If no mixture was called outside of a `tf.function`.
+        ValueError: If no mixture was called outside of a `tf.function`, or
+            the data set is empty.
 
     Example:
 
@@ -108,7 +112,7 @@ def expert_similarity(
     calls: list[tuple[ExpertMixture, list[tf.Tensor]]] = []
     token = captured_outputs.set(calls)
     try:
-        model(inputs, training=False)
+        model(first_inputs(inputs), training=False)
     finally:
         captured_outputs.reset(token)
     if not calls:

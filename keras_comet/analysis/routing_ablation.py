@@ -1,6 +1,5 @@
 """Routing ablation: what a model loses when a gate is overruled."""
 
-import math
 from collections.abc import Callable
 from collections.abc import Iterable
 from typing import Any
@@ -11,15 +10,16 @@ import tensorflow as tf
 from keras_comet._keras import keras
 from keras_comet.analysis.ablation_report import AblationReport
 from keras_comet.analysis.ablation_report import GateAblation
+from keras_comet.analysis.batches import split_batches
+from keras_comet.analysis.batches import to_tensors
 from keras_comet.analysis.estimate import Estimate
+from keras_comet.analysis.interventions import Intervention
+from keras_comet.analysis.interventions import make_interventions
 from keras_comet.gates.base import Gate
 from keras_comet.gates.capture import capture_routing
 from keras_comet.gates.replace import replace_routing
 from keras_comet.models.compiled_loss import compute_losses
 from keras_comet.models.compiled_loss import keep_metrics
-
-# Turns routing weights (..., num_experts) into others.
-_Change = Callable[[tf.Tensor], tf.Tensor]
 
 
 def routing_ablation(
@@ -88,12 +88,12 @@ def routing_ablation(
             f"model {model.name!r}, which is not compiled. Call "
             "`model.compile` first."
         )
-    batches = _split(data, batch_size)
+    batches = split_batches(data, batch_size)
     gates, sizes = _route(model, batches)
     with keep_metrics(model):
         losses = {label: _Losses(*gates[label], seed) for label in gates}
         for batch in batches:
-            batch = _to_tensors(batch)
+            batch = to_tensors(batch)
             as_it_is = compute_losses(model, batch)
             for each in losses.values():
                 each.measure(model, batch, as_it_is)
@@ -113,29 +113,25 @@ class _Losses:
 
     def __init__(self, gate: Gate, rows: np.ndarray, seed: int) -> None:
         self._gate = gate
-        self._changes: dict[Any, _Change] = {
-            # In float64 the mean of equal rows is exactly that row.
-            "mean_weights": _constant(rows.mean(axis=0, dtype="float64")),
-            "shuffled": _Shuffled(rows, seed),
-            "largest_only": _keep_largest,
-            **dict(enumerate(map(_constant, np.eye(rows.shape[-1])))),
-        }
+        self._interventions = make_interventions(rows, seed)
         self._as_it_is: list[float] = []
         self._changed: dict[Any, list[float]] = {
-            name: [] for name in self._changes
+            name: [] for name in self._interventions
         }
 
     def measure(self, model: Any, batch: Any, as_it_is: Any) -> None:
         """Computes the losses of the next batch."""
         self._as_it_is.append(self._own(as_it_is))
-        for name, change in self._changes.items():
-            with replace_routing(self._at_gate(change)):
+        for name, intervention in self._interventions.items():
+            with replace_routing(self._at_gate(intervention)):
                 changed = compute_losses(model, batch)
             self._changed[name].append(self._own(changed))
 
-    def _at_gate(self, change: _Change) -> Callable[[Gate, tf.Tensor], Any]:
+    def _at_gate(
+        self, intervention: Intervention
+    ) -> Callable[[Gate, tf.Tensor], tf.Tensor]:
         return lambda gate, weights: (
-            change(weights) if gate is self._gate else weights
+            intervention(weights) if gate is self._gate else weights
         )
 
     def _own(self, losses: tuple[float, dict[str, float]]) -> float:
@@ -165,36 +161,6 @@ class _Losses:
         )
 
 
-class _Shuffled:
-    """Deals the rows of all batches out in another order.
-
-    Args:
-        rows: float array `(rows, num_experts)`.
-        seed: int.
-    """
-
-    def __init__(self, rows: np.ndarray, seed: int) -> None:
-        self._rows = np.random.default_rng(seed).permutation(rows)
-        self._next = 0
-
-    def __call__(self, weights: tf.Tensor) -> tf.Tensor:
-        start = self._next
-        self._next += math.prod(weights.shape[:-1])
-        rows = tf.constant(self._rows[start : self._next], weights.dtype)
-        return tf.reshape(rows, weights.shape)
-
-
-def _keep_largest(weights: tf.Tensor) -> tf.Tensor:
-    largest = tf.argmax(weights, axis=-1)
-    return tf.one_hot(largest, weights.shape[-1], dtype=weights.dtype)
-
-
-def _constant(row: np.ndarray) -> _Change:
-    return lambda weights: tf.broadcast_to(
-        tf.constant(row, weights.dtype), weights.shape
-    )
-
-
 def _route(
     model: Any, batches: Iterable[Any]
 ) -> tuple[dict[str, tuple[Gate, np.ndarray]], list[int]]:
@@ -209,7 +175,7 @@ def _route(
                 f"as a loss needs labels. Received: {type(batch).__name__} "
                 "without labels. Zip inputs and labels."
             )
-        inputs = _to_tensors(batch[0])
+        inputs = to_tensors(batch[0])
         sizes.append(int(tf.nest.flatten(inputs)[0].shape[0]))
         for label, (gate, weights) in capture_routing(model, inputs).items():
             gates[label] = gate
@@ -225,35 +191,3 @@ def _route(
         label: (gate, np.concatenate(rows[label]))
         for label, gate in gates.items()
     }, sizes
-
-
-def _split(data: Any, batch_size: int) -> Iterable[Any]:
-    """Returns batches that can be read again and again."""
-    if isinstance(data, tf.data.Dataset):
-        if data.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError(
-                "The data must end. Received: an endless tf.data.Dataset. "
-                "Drop `repeat()`, or add `take(num_batches)`."
-            )
-        return data
-    if not isinstance(data, tuple):
-        raise ValueError(
-            "The data must be a tf.data.Dataset of batches, or a tuple of "
-            "arrays (x, y) or (x, y, sample_weight). Received: "
-            f"{type(data).__name__}"
-        )
-    if batch_size < 1:
-        raise ValueError(
-            f"`batch_size` must be at least 1. Received: {batch_size=}"
-        )
-    num_rows = len(tf.nest.flatten(data)[0])
-    return [
-        tf.nest.map_structure(
-            lambda array, start=start: array[start : start + batch_size], data
-        )
-        for start in range(0, num_rows, batch_size)
-    ]
-
-
-def _to_tensors(arrays: Any) -> Any:
-    return tf.nest.map_structure(tf.convert_to_tensor, arrays)

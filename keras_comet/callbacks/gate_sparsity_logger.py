@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
+from keras_comet.analysis.batches import first_inputs
 from keras_comet.analysis.expert_similarity import expert_similarity
 from keras_comet.analysis.routing_ablation import routing_ablation
 from keras_comet.callbacks.usage_heatmap import to_image
@@ -115,7 +116,7 @@ class GateSparsityLogger(keras.callbacks.Callback):
         self.ablation_data = ablation_data
         self.history: list[dict[str, dict[str, float]]] = []
         self.steps: list[int] = []
-        self._inputs = _first_batch(inputs)
+        self._inputs = first_inputs(inputs)
         self._writer: Any = None
         self._is_first_epoch = True
 
@@ -193,15 +194,3 @@ def _read_state(gate: Gate) -> dict[str, float]:
         name: float(tf.convert_to_tensor(getattr(gate, name)))
         for name in ("gamma_scale", "cardinality_cap")
     }
-
-
-def _first_batch(inputs: Any) -> Any:
-    """Takes the inputs of the first batch, if given a data set."""
-    if not isinstance(inputs, tf.data.Dataset):
-        return inputs
-    for batch in inputs.take(1):
-        return batch[0] if isinstance(batch, tuple) else batch
-    raise ValueError(
-        "The data set of probe inputs must have at least one batch. "
-        "Received: an empty tf.data.Dataset"
-    )

@@ -62,7 +62,7 @@ def compute_losses(model: Any, batch: Any) -> tuple[float, dict[str, float]]:
     for tracker in _find_trackers(model).values():
         tracker.reset_state()
     loss = compute_loss(model, x, y, outputs, weights, training=False)
-    regularizers = sum(float(each) for each in model.losses)
+    regularizers = sum(float(tf.reduce_sum(each)) for each in model.losses)
     # Asked again, as Keras makes them when it first computes the loss.
     return float(loss) - regularizers, {
         output: float(tracker.result())

@@ -2,6 +2,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_comet
 from keras_comet._keras import keras
@@ -63,6 +64,14 @@ def test_stacked_experts_are_compared_without_dropout():
     found = keras_comet.expert_similarity(model, FEATURES)["moe"]
     matrix, _ = similarity_by_hand(outputs.astype("float64"))
     np.testing.assert_allclose(found.matrix, matrix, atol=1e-5)
+
+
+def test_first_batch_of_a_data_set_is_compared():
+    model = make_model([keras.layers.Dense(4) for _ in range(3)])
+    data = tf.data.Dataset.from_tensor_slices((FEATURES, FEATURES)).batch(5)
+    found = keras_comet.expert_similarity(model, data)["moe"]
+    expected = keras_comet.expert_similarity(model, FEATURES[:5])["moe"]
+    np.testing.assert_array_equal(found.matrix, expected.matrix)
 
 
 def test_equal_experts_are_one_expert():
