@@ -4,6 +4,8 @@
 from keras_comet import _keras  # noqa: F401
 from keras_comet import datasets
 from keras_comet._version import __version__
+from keras_comet.analysis import expert_similarity
+from keras_comet.analysis import routing_ablation
 from keras_comet.callbacks import CardinalityTarget
 from keras_comet.callbacks import GateSparsityLogger
 from keras_comet.callbacks import LocalSearch
@@ -52,7 +54,9 @@ __all__ = [
     "TopKGate",
     "__version__",
     "datasets",
+    "expert_similarity",
     "export_saved_model",
+    "routing_ablation",
     "routing_statistics",
     "routing_weights",
     "upcycle",

@@ -30,7 +30,9 @@ ALLOWED = {
     },
     "training": {"models.compiled_loss", "search", "callbacks"},
     "export": {"gates", "layers"},
+    "analysis": {"gates", "layers", "models.compiled_loss"},
     "callbacks": {
+        "analysis",
         "metrics",
         "search",
         "gates.base",

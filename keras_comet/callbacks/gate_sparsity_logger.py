@@ -8,6 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
+from keras_comet.analysis.batches import first_inputs
+from keras_comet.analysis.expert_similarity import expert_similarity
+from keras_comet.analysis.routing_ablation import routing_ablation
 from keras_comet.callbacks.usage_heatmap import to_image
 from keras_comet.callbacks.usage_heatmap import usage_heatmap
 from keras_comet.gates.base import Gate
@@ -34,6 +37,14 @@ class GateSparsityLogger(keras.callbacks.Callback):
     `COMETGate` or `DSelectKGate`, has two more tags, of its state:
     `gamma_scale`, 1 at first and 0 for hard routing, and `cardinality_cap`.
 
+    With `ablation_data` there are two more: what `routing_ablation` adds to
+    the loss, on average, and how `expert_similarity` sees the probe.
+
+    | tag | kind |
+    |---|---|
+    | `gates/<task>/ablation/<name>` | scalar |
+    | `gates/<mixture>/expert_similarity` | image, experts by experts |
+
     The step is the number of finished epochs. Point TensorBoard at `log_dir`;
     the same directory as for `keras.callbacks.TensorBoard` shows both
     together. Training is not changed in any way, and nothing is added to the
@@ -45,6 +56,9 @@ class GateSparsityLogger(keras.callbacks.Callback):
             dict, list or tuple of them; or a `tf.data.Dataset` of inputs or
             of `(inputs, ...)`, of which the first batch is used.
         frequency: int. Epochs from one entry to the next. Defaults to `1`.
+        ablation_data: the data of `routing_ablation`, with labels, or `None`.
+            Each entry computes it `num_experts + 3` times for each gate, so
+            take little of it. Defaults to `None`.
 
     Attributes:
         history: list of dict `{task: {statistic: float}}`, one entry each
@@ -81,6 +95,7 @@ class GateSparsityLogger(keras.callbacks.Callback):
         log_dir: str | os.PathLike[str],
         inputs: Any,
         frequency: int = 1,
+        ablation_data: Any = None,
     ) -> None:
         super().__init__()
         if frequency < 1:
@@ -98,9 +113,10 @@ class GateSparsityLogger(keras.callbacks.Callback):
                 ) from error
         self.log_dir = os.fspath(log_dir)
         self.frequency = frequency
+        self.ablation_data = ablation_data
         self.history: list[dict[str, dict[str, float]]] = []
         self.steps: list[int] = []
-        self._inputs = _first_batch(inputs)
+        self._inputs = first_inputs(inputs)
         self._writer: Any = None
         self._is_first_epoch = True
 
@@ -133,24 +149,35 @@ class GateSparsityLogger(keras.callbacks.Callback):
             task: {**_measure(gate, weights), **_read_state(gate)}
             for task, (gate, weights) in captured.items()
         }
+        images = {"expert_usage": usage_heatmap(usage)}
+        if self.ablation_data is not None:
+            report = routing_ablation(self.model, self.ablation_data)
+            for task, gate in report.gates.items():
+                for name, difference in gate.differences.items():
+                    statistics[task][f"ablation/{name}"] = difference.mean
+            similarity = expert_similarity(self.model, self._inputs)
+            for mixture, each in similarity.items():
+                images[f"{mixture}/expert_similarity"] = each.plot()
         self.history.append(statistics)
         self.steps.append(step)
-        self._write(step, statistics, usage)
+        self._write(step, statistics, usage, images)
 
     def _write(
         self,
         step: int,
         statistics: dict[str, dict[str, float]],
         usage: dict[str, np.ndarray],
+        images: dict[str, Any],
     ) -> None:
-        image = to_image(usage_heatmap(usage))
         # keras.callbacks.TensorBoard may have switched summaries off.
         with self._writer.as_default(step), tf.summary.record_if(True):
             for task, values in statistics.items():
                 for name, value in values.items():
                     tf.summary.scalar(f"gates/{task}/{name}", value)
                 tf.summary.histogram(f"gates/{task}/expert_usage", usage[task])
-            tf.summary.image("gates/expert_usage", image[np.newaxis])
+            for name, figure in images.items():
+                image = to_image(figure)
+                tf.summary.image(f"gates/{name}", image[np.newaxis])
         self._writer.flush()
 
 
@@ -167,15 +194,3 @@ def _read_state(gate: Gate) -> dict[str, float]:
         name: float(tf.convert_to_tensor(getattr(gate, name)))
         for name in ("gamma_scale", "cardinality_cap")
     }
-
-
-def _first_batch(inputs: Any) -> Any:
-    """Takes the inputs of the first batch, if given a data set."""
-    if not isinstance(inputs, tf.data.Dataset):
-        return inputs
-    for batch in inputs.take(1):
-        return batch[0] if isinstance(batch, tuple) else batch
-    raise ValueError(
-        "The data set of probe inputs must have at least one batch. "
-        "Received: an empty tf.data.Dataset"
-    )

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-# Inches. A picture of very many tasks or experts gets finer, not larger.
-_LARGEST = 30.0
+from keras_comet.analysis.figures import make_figure
 
 
 def usage_heatmap(usage: Mapping[str, np.ndarray]) -> Any:
@@ -22,20 +21,13 @@ def usage_heatmap(usage: Mapping[str, np.ndarray]) -> Any:
     Returns:
         A `matplotlib.figure.Figure`.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     num_experts = max(len(shares) for shares in usage.values())
     cells = np.full((len(usage), num_experts), np.nan)
     for row, shares in zip(cells, usage.values(), strict=True):
         row[: len(shares)] = shares
-    figure = Figure(
-        figsize=(
-            min(3.0 + 0.3 * num_experts, _LARGEST),
-            min(1.2 + 0.4 * len(usage), _LARGEST),
-        ),
-        layout="constrained",
-    )
+    figure = make_figure(3.0 + 0.3 * num_experts, 1.2 + 0.4 * len(usage))
     axes = figure.add_subplot()
     # From 0, so that an expert which nobody uses is always the darkest.
     picture = axes.imshow(cells, aspect="auto", vmin=0.0)

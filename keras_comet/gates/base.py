@@ -30,6 +30,12 @@ captured_calls: ContextVar[list[tuple["Gate", tf.Tensor]] | None] = ContextVar(
     "captured_calls", default=None
 )
 
+# What turns the routing weights of eager calls in this context into others,
+# see `replace`.
+routing_replacement: ContextVar[
+    Callable[["Gate", tf.Tensor], tf.Tensor] | None
+] = ContextVar("routing_replacement", default=None)
+
 
 class Gate(keras.layers.Layer):
     """Base class of all gates: turns routing inputs into routing weights.
@@ -214,6 +220,9 @@ class Gate(keras.layers.Layer):
                     ),
                 }
             )
+        replace = routing_replacement.get()
+        if replace is not None and tf.executing_eagerly():
+            return replace(self, routing_weights)
         return routing_weights
 
     def cap_cardinality(self, routing_weights: tf.Tensor) -> tf.Tensor:

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
@@ -132,11 +133,17 @@ def capture_calls() -> Iterator[list[tuple[Gate, tf.Tensor]]]:
 def unique_labels(gates: Sequence[Gate]) -> list[str]:
     """Names gates by task, or name, and tells equal ones apart."""
     labels = [gate.task or gate.name for gate in gates]
+    # Gates in different layers may even have equal names.
+    return number_equal(
+        f"{label}/{gate.name}" if labels.count(label) > 1 else label
+        for label, gate in zip(labels, gates, strict=True)
+    )
+
+
+def number_equal(labels: Iterable[str]) -> list[str]:
+    """Appends numbers to labels that were there before."""
     unique: list[str] = []
-    for label, gate in zip(labels, gates, strict=True):
-        if labels.count(label) > 1:
-            label = f"{label}/{gate.name}"
-        # Gates in different layers may even have equal names.
+    for label in labels:
         numbers = itertools.count(1)
         candidate = label
         while candidate in unique:

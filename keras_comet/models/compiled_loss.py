@@ -1,5 +1,7 @@
 """The loss that a model was compiled with, under either Keras."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -40,3 +42,62 @@ def compute_loss(
     """
     arguments = {"training": training} if KERAS_3 else {}
     return model.compute_loss(x, y, outputs, weights, **arguments)
+
+
+def compute_losses(model: Any, batch: Any) -> tuple[float, dict[str, float]]:
+    """Computes the compiled loss of a batch eagerly, regularizers left out.
+
+    Metrics of the model are changed: call it within `keep_metrics`.
+
+    Args:
+        model: Keras model, compiled.
+        batch: tuple `(x, y)` or `(x, y, sample_weight)` of tensors.
+
+    Returns:
+        The loss, and a dict from output to its part, before loss weights. The
+        dict is empty for a model with one output.
+    """
+    x, y, weights = unpack_batch(model, batch)
+    outputs = model(x, training=False)
+    for tracker in _find_trackers(model).values():
+        tracker.reset_state()
+    loss = compute_loss(model, x, y, outputs, weights, training=False)
+    regularizers = sum(float(tf.reduce_sum(each)) for each in model.losses)
+    # Asked again, as Keras makes them when it first computes the loss.
+    return float(loss) - regularizers, {
+        output: float(tracker.result())
+        for output, tracker in _find_trackers(model).items()
+    }
+
+
+def _find_trackers(model: Any) -> dict[str, Any]:
+    """Finds the metrics in which Keras notes the losses of several outputs."""
+    return {
+        metric.name.removesuffix("_loss"): metric
+        for metric in model.metrics
+        if metric.name.endswith("_loss")
+    }
+
+
+@contextlib.contextmanager
+def keep_metrics(model: Any) -> Iterator[None]:
+    """Leaves the metrics of a model as they were, as losses change them.
+
+    Args:
+        model: Keras model.
+
+    Yields:
+        Nothing.
+    """
+    values = [
+        (variable, tf.identity(tf.convert_to_tensor(variable)))
+        for metric in model.metrics
+        for variable in metric.variables
+    ]
+    try:
+        yield
+    finally:
+        # Those too that were made meanwhile.
+        model.reset_metrics()
+        for variable, value in values:
+            variable.assign(value)

@@ -194,6 +194,61 @@ def test_training_is_the_same_with_and_without(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def make_small_model():
+    keras.utils.set_random_seed(1)
+    moe = keras_comet.MixtureOfExperts(
+        [keras.layers.Dense(1) for _ in range(2)],
+        keras_comet.SoftmaxGate(2, name="gate"),
+        name="moe",
+    )
+    model = keras.Sequential([keras.Input((3,)), moe])
+    model.compile("sgd", "mse", metrics=["mae"], run_eagerly=True)
+    return model
+
+
+# Two batches with labels, as a spread needs.
+ABLATION_DATA = (
+    tf.data.Dataset.from_tensor_slices((FEATURES, LABELS["buy"]))
+    .take(8)
+    .batch(4)
+)
+
+
+def test_ablation_and_similarity_are_logged(tmp_path):
+    model = make_small_model()
+    log_step_0(model, GateSparsityLogger(tmp_path, PROBE, 1, ABLATION_DATA))
+    report = keras_comet.routing_ablation(model, ABLATION_DATA)
+    events = read_events(tmp_path)
+    for name, difference in report.gates["gate"].differences.items():
+        assert events[f"gates/gate/ablation/{name}"][0] == pytest.approx(
+            difference.mean
+        )
+    *_, png = events["gates/moe/expert_similarity"][0]
+    colours = tf.io.decode_png(png).numpy().reshape(-1, 4)
+    assert len(np.unique(colours, axis=0)) > 10
+
+
+def test_training_is_the_same_with_and_without_ablation(tmp_path):
+    results = []
+    for callback in (
+        keras.callbacks.Callback(),
+        GateSparsityLogger(tmp_path, PROBE, 1, ABLATION_DATA),
+    ):
+        model = make_small_model()
+        history = model.fit(
+            FEATURES[:8],
+            LABELS["buy"][:8],
+            batch_size=4,
+            epochs=2,
+            shuffle=False,
+            verbose=0,
+            callbacks=[callback],
+        )
+        results.append([*model.get_weights(), *history.history.values()])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_state_of_the_gate_is_logged_in_any_order_of_callbacks(tmp_path):
     histories = []
     for order in (1, -1):
