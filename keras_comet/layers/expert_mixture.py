@@ -63,6 +63,9 @@ class ExpertMixture(keras.layers.Layer):
                 f"Received: dispatch={dispatch!r}"
             )
         self.dispatch = dispatch
+        # On a GPU Keras 3 compiles with XLA by default, which would compute
+        # every expert for every row.
+        self.supports_jit = dispatch == "dense"
         self._experts = self._as_one(experts)
         self._shared_experts: Any = None
         if shared_experts != () and shared_experts != []:

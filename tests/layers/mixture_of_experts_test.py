@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 import keras_comet
+from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
 from tests.helpers import gradients
 from tests.helpers import rows
@@ -216,3 +217,19 @@ def test_shared_experts_of_another_width_raise():
     )
     with pytest.raises(ValueError, match=r"\(3,\).*\(4,\)"):
         moe(rows(6, 5))
+
+
+@pytest.mark.skipif(not KERAS_3, reason="Keras 2 does not compile by itself")
+@pytest.mark.parametrize("dispatch", ["dense", "sparse", "auto"])
+def test_keras_compiles_with_xla_on_a_gpu_where_all_is_dense(
+    dispatch, monkeypatch
+):
+    moe = keras_comet.MixtureOfExperts(
+        [keras.layers.Dense(3) for _ in range(2)],
+        keras_comet.TopKGate(2),
+        dispatch,
+    )
+    model = keras.Sequential([keras.Input((5,)), moe])
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    model.compile("sgd", "mse")
+    assert model.jit_compile == (dispatch == "dense")
