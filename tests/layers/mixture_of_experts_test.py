@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -230,6 +232,7 @@ def test_keras_compiles_with_xla_on_a_gpu_where_all_is_dense(
         dispatch,
     )
     model = keras.Sequential([keras.Input((5,)), moe])
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    gpu = SimpleNamespace(device_type="GPU")
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [gpu])
     model.compile("sgd", "mse")
     assert model.jit_compile == (dispatch == "dense")
