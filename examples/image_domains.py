@@ -49,7 +49,7 @@ LEARNING_RATES = {"one": 2e-3, "comet": 2e-3, "top_k": 8e-4}
 def load_data(num_rows: int, smoke: bool) -> datasets.MultitaskDataset:
     """Loads images as float32 from 0 to 1, and names the domains."""
     if smoke:
-        return datasets.synthetic_strokes(2000)
+        return datasets.synthetic_strokes(1000)
     data = datasets.image_domains()
     for split, rows in (
         (data.train, num_rows),
@@ -94,8 +94,8 @@ def make_model(
         chosen = {
             "comet": keras_comet.COMETGate,
             "top_k": keras_comet.TopKGate,
-        }[gate](NUM_EXPERTS, k=K, name="gate")
-        experts = [make_expert(NARROW) for _ in range(NUM_EXPERTS)]
+        }[gate](args.num_experts, k=K, name="gate")
+        experts = [make_expert(NARROW) for _ in range(args.num_experts)]
         pixels = keras.layers.Flatten()(channels)
         hidden = keras_comet.MixtureOfExperts(experts, chosen)(
             (channels, pixels)
@@ -188,7 +188,7 @@ def plot_experts(
     """Draws which experts each class of each domain uses, and examples."""
     domain = split.features["domain"]
     images, labels = to_arrays(split)
-    kinds = [(d, c) for d in np.unique(domain) for c in range(NUM_CLASSES)]
+    kinds = sorted(set(zip(domain.tolist(), labels.tolist(), strict=True)))
     members = [(domain == d) & (labels == c) for d, c in kinds]
     figure, (pictures, usage) = plt.subplots(
         1,
@@ -221,6 +221,7 @@ def main() -> None:
     )
     parser.add_argument("--gate", choices=("comet", "top_k"), default="comet")
     parser.add_argument("--rows", type=int, default=30_000, help="of training")
+    parser.add_argument("--num-experts", type=int, default=NUM_EXPERTS)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument(
         "--learning-rate",
@@ -244,7 +245,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if args.smoke:
-        args.epochs, args.cardinality_by = 2, 1
+        args.epochs, args.num_experts, args.cardinality_by = 2, 3, 1
     args.output_dir.mkdir(parents=True, exist_ok=True)
 
     data = load_data(args.rows, args.smoke)
