@@ -32,8 +32,9 @@ class COMETGate(SmoothStepGate):
     Each tree routes an example from its root to its leaves, which are the
     experts, through splits `s = S(x . w + b)` with the smooth-step S. A split
     that saturates sends everything one way; when all do, each tree picks one
-    leaf, so at most k experts get weight. Until then more experts do, and the
-    gate is trained by gradient descent throughout, which Top-k is not. The
+    leaf, so at most k experts get weight. Until then more experts do; a
+    `CardinalityTarget` caps them from an epoch on that you name. The gate is
+    trained by gradient descent throughout, which Top-k is not. The
     leaves that are reached are weighed by one softmax over all trees:
     `g_e = sum_j v_je exp(a_je) / sum_{j,l} v_jl exp(a_jl)`.
 
@@ -53,7 +54,11 @@ class COMETGate(SmoothStepGate):
             saturate. Defaults to `1.0`.
         entropy_weight: float or Keras learning rate schedule over training
             calls. Weight of the entropy of the trees, which pushes them to
-            settle. Defaults to `0.0`.
+            settle. Under a `CardinalityTarget` none is needed. Defaults to
+            `0.0`.
+        learning_rate_multiplier: float above 0. The gate's learning rate,
+            relative to that of the optimizer: splits that move as fast as
+            experts saturate before experts differ. Defaults to `0.1`.
         permutation: `ExpertPermutation`, or `None`: leaf i is expert i.
             Defaults to `None`.
         hard_routing: bool. Rounds every split to its nearer side, so that at
@@ -119,6 +124,7 @@ class COMETGate(SmoothStepGate):
         k: int = 2,
         gamma: float = 1.0,
         entropy_weight: RegularizerWeight = 0.0,
+        learning_rate_multiplier: float = 0.1,
         permutation: ExpertPermutation | None = None,
         hard_routing: bool = False,
         rescale_inputs: bool = True,
@@ -134,6 +140,7 @@ class COMETGate(SmoothStepGate):
             rescale_inputs=rescale_inputs,
             kernel_initializer=kernel_initializer,
             bias_initializer=bias_initializer,
+            learning_rate_multiplier=learning_rate_multiplier,
             permutation=permutation,
             **kwargs,
         )

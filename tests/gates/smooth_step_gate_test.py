@@ -131,7 +131,7 @@ def test_state_is_saved_and_restored(gate_class, tmp_path):
 
 
 def test_state_is_not_trained():
-    gate, _ = make_gate(5)
+    gate, _ = make_gate(5, learning_rate_multiplier=1.0)
     assert {
         weight.name.split("/")[-1].removesuffix(":0")
         for weight in gate.non_trainable_weights
