@@ -14,6 +14,7 @@ DOCUMENTS = [
     *sorted(PACKAGE.rglob("*.py")),
     PACKAGE.parent / "README.md",
     PACKAGE.parent / "docs" / "guides" / "cardinality.md",
+    PACKAGE.parent / "docs" / "guides" / "do_experts_pay.md",
     PACKAGE.parent / "docs" / "guides" / "your_own_gate.md",
 ]
 
