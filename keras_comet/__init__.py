@@ -20,6 +20,7 @@ from keras_comet.gates import TopKGate
 from keras_comet.gates import routing_weights
 from keras_comet.layers import MixtureOfExperts
 from keras_comet.layers import MultiGateMixtureOfExperts
+from keras_comet.layers import SharedBaseExperts
 from keras_comet.layers import StackedDenseExperts
 from keras_comet.metrics import routing_statistics
 from keras_comet.models import CategoricalFeature
@@ -47,6 +48,7 @@ __all__ = [
     "MultiGateRecommender",
     "NumericFeature",
     "SearchReport",
+    "SharedBaseExperts",
     "SoftmaxGate",
     "StackedDenseExperts",
     "Task",

@@ -3,6 +3,7 @@ import pytest
 
 import keras_comet
 from keras_comet import testing
+from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
 
 
@@ -303,6 +304,17 @@ EXCEPTIONS = {
     # Its predictions are float32 under every policy.
     ("recommender", testing.check_mixed_precision),
 }
+
+if KERAS_3:
+    LAYERS["shared base"] = (
+        keras_comet.SharedBaseExperts,
+        lambda: {
+            "layer": keras.layers.Dense(2, "tanh"),
+            "num_experts": 3,
+            "deviation_scale": 0.5,
+        },
+        (4,),
+    )
 
 PAIRS = [
     (layer, check)
