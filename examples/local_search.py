@@ -70,7 +70,13 @@ def make_planted(
     permutation.assignment.assign(rng.permutation(num_experts)[np.newaxis])
     targets = predict()
     permutation.assignment.assign(np.arange(num_experts)[np.newaxis])
-    return permutation, lambda: tf.reduce_mean(tf.square(predict() - targets))
+
+    # A search calls it for every candidate.
+    @tf.function(autograph=False)
+    def loss_fn() -> tf.Tensor:
+        return tf.reduce_mean(tf.square(predict() - targets))
+
+    return permutation, loss_fn
 
 
 def search_planted(num_experts: int, seed: int, steps: int) -> list[float]:

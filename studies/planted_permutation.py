@@ -84,6 +84,7 @@ class PlantedProblem:
         mixtures = self._mixture((self._features, self._routing_inputs))
         return tf.tanh(mixtures @ self._head)
 
+    @tf.function(autograph=False)
     def loss(self) -> tf.Tensor:
         """Computes the mean squared error under the permutation as it is."""
         return tf.reduce_mean(tf.square(self._predict() - self._targets))
