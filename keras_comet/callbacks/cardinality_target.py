@@ -113,16 +113,19 @@ class CardinalityTarget(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         # Another callback may have restored weights.
         self._is_done = False
-        iterations = self.model.optimizer.iterations
-        self._steps_before_epoch = int(tf.convert_to_tensor(iterations))
-        by_step = self.by_epoch is None
-        self.update(self._steps_before_epoch if by_step else epoch)
+        if self.by_epoch is not None:
+            self.update(epoch)
+        else:
+            iterations = self.model.optimizer.iterations
+            self._steps_before_epoch = int(tf.convert_to_tensor(iterations))
+            self.update(self._steps_before_epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        by_step = self.by_epoch is None
-        self.update(
-            self._steps_before_epoch + batch + 1 if by_step else self._position
-        )
+        if self.by_epoch is not None:
+            # For gates that the first step built.
+            self.update(self._position)
+        else:
+            self.update(self._steps_before_epoch + batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self.by_epoch is not None:
