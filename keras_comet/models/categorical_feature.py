@@ -9,10 +9,11 @@ import tensorflow as tf
 from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
+from keras_comet.models.feature import Feature
 
 
 @serializable
-class CategoricalFeature(keras.layers.Layer):
+class CategoricalFeature(Feature):
     """Looks ids up in a vocabulary and embeds them.
 
     Ids that the vocabulary does not have share one embedding of their own,
@@ -42,7 +43,8 @@ class CategoricalFeature(keras.layers.Layer):
 
     Raises:
         ValueError: If the vocabulary is empty, has duplicates, or holds
-            anything but strings or integers.
+            anything but strings or integers, or ids have another shape or
+            type.
 
     Example:
 
@@ -124,14 +126,14 @@ class CategoricalFeature(keras.layers.Layer):
         Returns:
             An int64 tensor `(batch,)`.
         """
-        ids = tf.convert_to_tensor(ids)
+        ids = self.as_rows(ids)[:, 0]
         if (ids.dtype == tf.string) != self.has_strings:
             raise ValueError(
-                f"The vocabulary of feature {self.name!r} holds "
+                f"{self.title}: its vocabulary holds "
                 f"{'strings' if self.has_strings else 'integers'}. Received: "
                 f"ids of dtype {ids.dtype.name}"
             )
-        return tf.cast(self._lookup(tf.reshape(ids, [-1])), tf.int64)
+        return tf.cast(self._lookup(ids), tf.int64)
 
     def call(self, ids: tf.Tensor, return_indices: bool = False) -> Any:
         indices = self.lookup(ids)

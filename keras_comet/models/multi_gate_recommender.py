@@ -18,12 +18,10 @@ from keras_comet.layers.multi_gate_mixture_of_experts import (
 )
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.models.categorical_feature import CategoricalFeature
-from keras_comet.models.numeric_feature import NumericFeature
+from keras_comet.models.feature import Feature
 from keras_comet.models.task import Task
 from keras_comet.models.task_loss import TaskLoss
 from keras_comet.models.task_tower import TaskTower
-
-Feature = CategoricalFeature | NumericFeature
 
 
 @serializable
@@ -121,6 +119,14 @@ class MultiGateRecommender(keras.Model):
             raise ValueError(
                 "`features` must name at least one feature. Received: {}"
             )
+        for name, feature in features.items():
+            if not isinstance(feature, Feature):
+                raise ValueError(
+                    "A feature must be a layer of keras_comet that encodes "
+                    "raw values, such as CategoricalFeature or "
+                    f"NumericFeature. Received: {feature!r} as {name!r}"
+                )
+            feature.feature_name = name
         self.features = LayerDict(features, dtype=self.dtype_policy)
         self.hash_feature = hash_feature
         self._id_feature = self._find_id_feature(gates)
@@ -309,8 +315,8 @@ class MultiGateRecommender(keras.Model):
             mask = task.label_mask(label)
             weight = tf.cast(mask, tf.float32)
             if weights.get(name) is not None:
-                given = tf.reshape(tf.cast(weights[name], tf.float32), [-1])
-                weight *= given
+                given = tf.cast(weights[name], tf.float32)
+                weight *= tf.reshape(given, tf.shape(weight))
             if label.shape.rank == 1 and task.units == 1:
                 label = label[:, tf.newaxis]
             mask = tf.reshape(mask, [-1] + [1] * (label.shape.rank - 1))

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_comet._keras import keras
 from keras_comet._keras import serializable
+from keras_comet.models.feature import Feature
 
 
 @serializable
-class NumericFeature(keras.layers.Layer):
+class NumericFeature(Feature):
     """Normalizes numbers: `(x - mean) / sqrt(variance)`.
 
     Args:
@@ -22,14 +22,14 @@ class NumericFeature(keras.layers.Layer):
         values: tensor of numbers.
 
     Input shape:
-        `(batch,)` or `(batch, size)`, size the length of `mean`.
+        `(batch, size)`, size the length of `mean`; `(batch,)` if that is 1.
 
     Output shape:
         `(batch, size)`.
 
     Raises:
-        ValueError: If `mean` and `variance` differ in length or a variance is
-            not above 0.
+        ValueError: If `mean` and `variance` differ in length, a variance is
+            not above 0, or values have another shape.
 
     Example:
 
@@ -42,6 +42,11 @@ class NumericFeature(keras.layers.Layer):
     feature(ages)  # [[-1.22], [0.], [1.22]]
     ```
     """
+
+    remedy = (
+        "For a vector in each row, give `mean` and `variance` one entry for "
+        "each of its values."
+    )
 
     def __init__(
         self,
@@ -75,8 +80,8 @@ class NumericFeature(keras.layers.Layer):
         self.built = True
 
     def call(self, values: tf.Tensor) -> tf.Tensor:
+        values = self.as_rows(values, len(self.mean))
         values = tf.cast(values, self.compute_dtype)
-        values = tf.reshape(values, [-1, len(self.mean)])
         mean = tf.constant(list(self.mean), values.dtype)
         spread = tf.constant(np.sqrt(self.variance), values.dtype)
         return (values - mean) / spread

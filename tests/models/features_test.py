@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -65,6 +67,49 @@ def test_bad_vocabulary_raises(vocabulary, match):
 def test_ids_of_the_other_kind_raise():
     with pytest.raises(ValueError, match="holds strings"):
         CategoricalFeature(["a"]).lookup(tf.constant([1]))
+
+
+@pytest.mark.parametrize(
+    ("make", "values", "shape"),
+    [
+        (CategoricalFeature, np.zeros([4, 3], "int64"), (4, 3)),
+        (CategoricalFeature, np.zeros([2, 1, 1], "int64"), (2, 1, 1)),
+        (CategoricalFeature, np.int64(0), ()),
+        (
+            CategoricalFeature,
+            tf.ragged.constant([[0, 1], [1]], dtype=tf.int64),
+            (2, None),
+        ),
+        (NumericFeature, np.zeros([2, 3], "float32"), (2, 3)),
+        (NumericFeature, np.float32(0.0), ()),
+        # Six values of two would be three rows.
+        (
+            lambda _: NumericFeature([0.0, 0.0], [1.0, 1.0]),
+            np.zeros(6, "float32"),
+            (6,),
+        ),
+    ],
+)
+def test_several_values_in_a_row_are_an_error(make, values, shape):
+    feature = make([0, 1]) if make is CategoricalFeature else make(0.0)
+    feature.feature_name = "cast"
+    message = f"'cast' takes.*{re.escape(f'shape {shape}')}.*(of its own|mean)"
+    with pytest.raises(ValueError, match=message):
+        feature(values)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_graph_of_unknown_width_makes_no_rows(size):
+    feature = NumericFeature([2.0] * size, [4.0] * size)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.float32)])
+    def encode(values):
+        return feature(values)
+
+    rows = np.full([2, size], 6.0, "float32")
+    np.testing.assert_array_equal(encode(rows), np.full([2, size], 2.0))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        encode(np.zeros([2, 2 * size], "float32"))
 
 
 def test_numeric_feature_normalizes():

@@ -415,6 +415,10 @@ def test_mixed_precision_predicts_float32():
         ({"tasks": []}, "same names"),
         ({"features": {}}, "at least one feature"),
         (
+            {"features": {"age": keras.layers.Dense(2)}},
+            "must be a layer of keras_comet.*'age'",
+        ),
+        (
             {
                 "features": {"age": NumericFeature()},
                 "gates": {t: GATES["hash"]() for t in ("click", "rating")},
@@ -448,6 +452,8 @@ def test_bad_construction_raises(kwargs, match):
 def test_bad_calls_raise():
     model = make_model()
     x, y = make_data()
+    with pytest.raises(ValueError, match="'user' takes.*shape \\(48, 2\\)"):
+        model({**x, "user": np.stack([x["user"], x["user"]], axis=1)})
     with pytest.raises(ValueError, match="missing: \\['age'\\]"):
         model({"user": x["user"], "item": x["item"]})
     with pytest.raises(ValueError, match="one entry for each task"):
