@@ -23,6 +23,8 @@ from keras_comet.models.task import Task
 from keras_comet.models.task_loss import TaskLoss
 from keras_comet.models.task_tower import TaskTower
 
+_DIVERGES = "The training diverges: lower the learning rate."
+
 
 @serializable
 class MultiGateRecommender(keras.Model):
@@ -65,6 +67,9 @@ class MultiGateRecommender(keras.Model):
         ValueError: If tasks and gates do not have the same names, a gate that
             routes by id has no feature to read, labels or features are
             missing, or one of the layers inside objects.
+        InvalidArgumentError: Of TensorFlow, if labels, sample weights or, in
+            training, encoded features or predictions are not finite; it names
+            the task or the feature. What XLA compiles cannot raise.
 
     Example:
 
@@ -104,7 +109,8 @@ class MultiGateRecommender(keras.Model):
         dispatch: str = "auto",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Raw features need not fit into half precision.
+        super().__init__(autocast=False, **kwargs)
         names = [task.name for task in tasks]
         if (
             not names
@@ -237,14 +243,24 @@ class MultiGateRecommender(keras.Model):
                 values, ids = feature(inputs[name], return_indices=True)
             else:
                 values = feature(inputs[name])
+            if training:
+                values = _require_finite(
+                    values, f"What feature {name!r} encodes", _DIVERGES
+                )
             encoded.append(tf.cast(values, self.compute_dtype))
         mixtures = self.mixture(
             self._add_routing_inputs(tf.concat(encoded, axis=-1), ids),
             training=training,
         )
-        return {
+        outputs = {
             task: tower(mixtures[task]) for task, tower in self.towers.items()
         }
+        if training:
+            for task, values in outputs.items():
+                outputs[task] = _require_finite(
+                    values, f"The predictions of task {task!r}", _DIVERGES
+                )
+        return outputs
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, Any]:
         batch = tuple(next(iter(input_shape.values())))[0]
@@ -317,11 +333,21 @@ class MultiGateRecommender(keras.Model):
             if weights.get(name) is not None:
                 given = tf.cast(weights[name], tf.float32)
                 weight *= tf.reshape(given, tf.shape(weight))
+                mask &= weight != 0.0
             if label.shape.rank == 1 and task.units == 1:
                 label = label[:, tf.newaxis]
             mask = tf.reshape(mask, [-1] + [1] * (label.shape.rank - 1))
-            new_labels[name] = tf.where(mask, label, tf.zeros_like(label))
-            new_weights[name] = weight
+            label = tf.where(mask, label, tf.zeros_like(label))
+            if label.dtype.is_floating:
+                label = _require_finite(
+                    label,
+                    f"The labels of task {name!r}",
+                    "If NaN says that there is none, set missing_label=nan.",
+                )
+            new_labels[name] = label
+            new_weights[name] = _require_finite(
+                weight, f"The sample weights of task {name!r}", "Use 0."
+            )
         return features, new_labels, new_weights
 
     def get_config(self) -> dict[str, Any]:
@@ -372,6 +398,18 @@ class MultiGateRecommender(keras.Model):
         self.compile(optimizer=optimizer, **config)
         # Its variables must exist before their saved values are read.
         optimizer.build(self.trainable_variables)
+
+
+def _require_finite(values: tf.Tensor, source: str, remedy: str) -> tf.Tensor:
+    """Names what is not finite, as a loss shows it late, or not at all.
+
+    A compiled relu turns NaN into 0, but not its gradient.
+    """
+    check = tf.debugging.check_numerics(
+        tf.stop_gradient(values), f"{source} must be finite. {remedy}"
+    )
+    with tf.control_dependencies([check]):
+        return tf.identity(values)
 
 
 def _to_strings(inputs: Any) -> Any:

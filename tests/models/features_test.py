@@ -107,18 +107,71 @@ def test_a_graph_of_unknown_width_makes_no_rows(size):
         return feature(values)
 
     rows = np.full([2, size], 6.0, "float32")
-    np.testing.assert_array_equal(encode(rows), np.full([2, size], 2.0))
+    np.testing.assert_array_equal(
+        encode(rows), [[2.0] * size + [0.0] * size] * 2
+    )
     with pytest.raises(tf.errors.InvalidArgumentError):
         encode(np.zeros([2, 2 * size], "float32"))
 
 
 def test_numeric_feature_normalizes():
     values = np.array([[1.0, 10.0], [3.0, 30.0]], "float32")
-    feature = NumericFeature(values.mean(0), values.var(0))
+    feature = NumericFeature(values.mean(0), values.var(0), missing="mean")
     np.testing.assert_allclose(feature(values), [[-1, -1], [1, 1]], rtol=1e-6)
     np.testing.assert_allclose(
-        NumericFeature(2.0, 4.0)(np.array([2.0, 6.0])), [[0.0], [2.0]]
+        NumericFeature(2.0, 4.0)(np.array([2.0, 6.0])), [[0.0, 0.0], [2.0, 0.0]]
     )
+
+
+@pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
+def test_a_missing_number_is_the_mean_with_an_indicator(missing):
+    values = np.array([[1.0, missing], [3.0, 30.0]], "float32")
+    filled = [[-1.0, 0.0], [1.0, 1.0]]
+    indicators = [[0.0, 1.0], [0.0, 0.0]]
+    given = {"mean": [2.0, 20.0], "variance": [1.0, 100.0]}
+    feature = NumericFeature(**given)
+    np.testing.assert_array_equal(
+        feature(values), np.concatenate([filled, indicators], axis=1)
+    )
+    assert feature.compute_output_shape((None, 2)) == (None, 4)
+    feature = NumericFeature(**given, missing="mean")
+    np.testing.assert_array_equal(feature(values), filled)
+
+
+def test_a_missing_number_is_refused_on_request():
+    feature = NumericFeature(missing="error")
+    feature.feature_name = "age"
+    compiled = tf.function(feature)
+    whole = np.array([[1.0], [2.0]], "float32")
+    np.testing.assert_array_equal(feature(whole), whole)
+    np.testing.assert_array_equal(compiled(whole), whole)
+    gap = np.array([[1.0], [np.nan]], "float32")
+    with pytest.raises(ValueError, match="'age'.*Fill it.*in row 1"):
+        feature(gap)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="age.*Fill it"):
+        compiled(gap)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_large_raw_numbers_survive_half_precision(policy):
+    # 200,000 is infinite in float16.
+    feature = NumericFeature(2e5, 1e10, dtype=policy)
+    rows = feature(np.array([2e5, 3e5, np.nan], "float32"))
+    assert rows.dtype == feature.compute_dtype
+    np.testing.assert_array_equal(
+        tf.cast(rows, tf.float32), [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    )
+
+
+@pytest.mark.parametrize("kwargs", [{"mean": np.nan}, {"variance": np.inf}])
+def test_normalization_by_missing_numbers_raises(kwargs):
+    with pytest.raises(ValueError, match="nanmean"):
+        NumericFeature(**kwargs)
+
+
+def test_unknown_policy_for_missing_numbers_raises():
+    with pytest.raises(ValueError, match="missing='zero'"):
+        NumericFeature(missing="zero")
 
 
 @pytest.mark.parametrize(

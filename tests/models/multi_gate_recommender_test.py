@@ -180,6 +180,85 @@ def test_missing_rows_get_no_gradient():
         np.testing.assert_array_equal(old, new)
 
 
+def make_small_model():
+    """Trains in eager mode, in a tenth of a second."""
+    model = make_model(
+        features={"age": NumericFeature(40.0, 100.0)},
+        gates={task: GATES["softmax"]() for task in ("click", "rating")},
+        compile=False,
+    )
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    return model
+
+
+def test_one_missing_number_leaves_the_weights_finite():
+    model = make_small_model()
+    x, y = make_data()
+    x["age"][3] = np.nan
+    model.fit({"age": x["age"]}, y, batch_size=NUM_ROWS, verbose=0)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    predictions = model.predict({"age": x["age"]}, verbose=0)
+    assert all(np.isfinite(each).all() for each in predictions.values())
+
+
+@pytest.mark.parametrize(
+    ("what", "match"),
+    [
+        ("labels", "labels of task 'click'"),
+        ("weights", "sample weights of task 'rating'"),
+        ("tower", "predictions of task 'rating'"),
+        ("table", "feature 'user'"),
+    ],
+)
+def test_what_is_not_finite_is_named(what, match):
+    model = make_small_model()
+    x, y = make_data()
+    weights = {task: np.ones(NUM_ROWS, "float32") for task in y}
+    if what == "labels":
+        y["click"][5] = np.nan
+    elif what == "weights":
+        weights["rating"][5] = np.inf
+    elif what == "tower":
+        model.towers["rating"].dense["1"].bias.assign([np.nan])
+    else:
+        features = {"user": CategoricalFeature(USERS, embedding_dim=4)}
+        model = make_model(features=features, compile=False)
+        features["user"].set_weights(
+            [
+                np.full_like(each, -1) * np.nan
+                for each in features["user"].get_weights()
+            ]
+        )
+        model.compile("sgd", run_eagerly=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=match):
+        model.train_on_batch(
+            {name: x[name] for name in model.features}, y, weights
+        )
+
+
+def test_labels_of_weight_zero_may_be_anything():
+    model = make_small_model()
+    x, y = make_data()
+    y["click"][::2] = np.nan
+    weights = {
+        "click": np.isfinite(y["click"]).astype("float32"),
+        "rating": np.ones(NUM_ROWS, "float32"),
+    }
+    x = {"age": x["age"]}
+    found = model.evaluate(
+        x,
+        y,
+        sample_weight=weights,
+        batch_size=NUM_ROWS,
+        verbose=0,
+        return_dict=True,
+    )
+    p = model.predict(x, verbose=0)["click"][1::2, 0].astype("float64")
+    known = y["click"][1::2]
+    expected = -(known * np.log(p) + (1 - known) * np.log(1 - p)).mean()
+    np.testing.assert_allclose(found["click_loss"], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("gate", ["comet", "hash"])
 def test_saved_model_predicts_and_resumes_equally(gate, tmp_path):
     permutation = keras_comet.ExpertPermutation(5)
