@@ -1,15 +1,16 @@
 """A categorical feature: raw ids to embeddings."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.models.feature import Feature
+from keras_comet.models.vocabulary import read_vocabulary
 
 
 @serializable
@@ -23,7 +24,8 @@ class CategoricalFeature(Feature):
     with this layer with `jit_compile=True`, or look ids up in its data.
 
     Args:
-        vocabulary: strings or integers, all different: the known ids.
+        vocabulary: strings, bytes or integers, all different: the known ids,
+            as a list, a set (which is sorted), an array or a tensor.
         embedding_dim: int. Width of the embedding. Defaults to `32`.
         embeddings_initializer: initializer of the table. Defaults to
             `"uniform"`.
@@ -59,39 +61,30 @@ class CategoricalFeature(Feature):
 
     def __init__(
         self,
-        vocabulary: Sequence[str] | Sequence[int] | np.ndarray,
+        vocabulary: Iterable[Any],
         embedding_dim: int = 32,
         embeddings_initializer: Any = "uniform",
         embeddings_regularizer: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        known = np.asarray(vocabulary)
-        if known.ndim != 1 or not known.size or known.dtype.kind not in "iuU":
-            raise ValueError(
-                "`vocabulary` must be a non-empty list of strings or of "
-                f"integers. Received: shape {known.shape}, dtype {known.dtype}"
-            )
-        if np.unique(known).size < known.size:
-            raise ValueError(
-                "`vocabulary` must not hold an id twice. Received: "
-                f"{known.size} ids, {np.unique(known).size} different ones"
-            )
+        # A plain list, which Keras neither tracks nor converts.
+        self._known = read_vocabulary(vocabulary)
         if embedding_dim < 1:
             raise ValueError(
                 "`embedding_dim` must be at least 1. "
                 f"Received: embedding_dim={embedding_dim}"
             )
-        # A plain list, which Keras neither tracks nor converts.
-        self._known = known.tolist()
         self.embedding_dim = embedding_dim
-        self.has_strings = known.dtype.kind == "U"
+        self.has_strings = isinstance(self._known[0], str)
         lookup = (
             keras.layers.StringLookup
             if self.has_strings
             else keras.layers.IntegerLookup
         )
-        self._lookup = lookup(vocabulary=self._known)
+        self._lookup = lookup(
+            vocabulary=self._known, oov_token=_find_free(self._known)
+        )
         self._embedding = keras.layers.Embedding(
             self.num_ids,
             embedding_dim,
@@ -156,3 +149,19 @@ class CategoricalFeature(Feature):
                 embedding.embeddings_regularizer
             ),
         }
+
+
+def _find_free(known: list[Any]) -> Any:
+    """An id that is not known, as Keras needs one to stand for the others.
+
+    Its own choice, -1 or `"[UNK]"`, would be unknown if it came first.
+    """
+    taken = set(known)
+    if isinstance(known[0], int):
+        return next(
+            free for free in itertools.count(-1, -1) if free not in taken
+        )
+    free = "[UNK]"
+    while free in taken:
+        free += "]"
+    return free

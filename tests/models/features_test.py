@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -14,12 +15,60 @@ from keras_comet._keras import keras
     [
         (["b", "a"], ["a", "b", "zzz", "a"], [2, 1, 0, 2]),
         ([70, -3, 9], [9, 70, 12345, -3], [3, 1, 0, 2]),
+        # What Keras calls unknown ids by itself.
+        ([-1, 70], [70, -1, 5, -2], [2, 1, 0, 0]),
+        (["[UNK]", "a"], ["a", "[UNK]", "b", "[UNK]]"], [2, 1, 0, 0]),
     ],
 )
 def test_lookup_known_and_unknown_ids(vocabulary, ids, expected):
     feature = CategoricalFeature(vocabulary, embedding_dim=2)
     np.testing.assert_array_equal(feature.lookup(tf.constant(ids)), expected)
     assert feature.num_ids == len(vocabulary) + 1
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        [b"b", b"\xc3\xa4"],
+        np.array([b"b", "ä".encode()]),
+        np.array(["b", "ä"], dtype=object),
+        np.array([b"b", "ä".encode()], dtype=object),
+        [np.str_("b"), np.bytes_("ä".encode())],
+        {"ä", "b"},
+        frozenset([b"b", "ä".encode()]),
+        {"b": 1, "ä": 2}.keys(),
+        tf.constant(["b", "ä"]),
+        ("b", "ä"),
+    ],
+    ids=lambda vocabulary: type(vocabulary).__name__,
+)
+def test_vocabulary_of_strings_may_be_of_any_kind(vocabulary):
+    feature = CategoricalFeature(vocabulary, embedding_dim=2)
+    ids = tf.constant(["ä", "b", "c"])
+    np.testing.assert_array_equal(feature.lookup(ids), [2, 1, 0])
+    # Of a set too, though sets of strings differ from process to process.
+    assert json.loads(json.dumps(feature.get_config()))["vocabulary"] == [
+        "b",
+        "ä",
+    ]
+
+
+@pytest.mark.parametrize(
+    "vocabulary",
+    [
+        {7, 3},
+        np.array([3, 7], dtype=object),
+        np.array([3, 7], "uint8"),
+        tf.constant([3, 7]),
+        range(3, 8, 4),
+        [np.int32(3), 7],
+    ],
+    ids=lambda vocabulary: type(vocabulary).__name__,
+)
+def test_vocabulary_of_integers_may_be_of_any_kind(vocabulary):
+    feature = CategoricalFeature(vocabulary, embedding_dim=2)
+    ids = tf.constant([7, 3, 5])
+    np.testing.assert_array_equal(feature.lookup(ids), [2, 1, 0])
 
 
 def test_embedding_of_equal_ids_is_equal_and_column_input_works():
@@ -56,6 +105,13 @@ def test_categorical_feature_returns_its_indices_on_request():
         ([], "non-empty"),
         ([0.5], "integers"),
         (["a", "a"], "twice"),
+        (["a", b"a"], "twice"),
+        (["a", 1], "'int', 'str'"),
+        (np.array(["a", None], dtype=object), "'NoneType', 'str'"),
+        (np.array(["a", np.nan], dtype=object), "'float', 'str'"),
+        ([True, False], "'bool'"),
+        ("users.txt", "users.txt"),
+        (5, "int of 5"),
         ([[1, 2]], "non-empty"),
     ],
 )
