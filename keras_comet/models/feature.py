@@ -14,6 +14,9 @@ class Feature(keras.layers.Layer):
         **kwargs: what a Keras layer takes.
     """
 
+    # Of Keras.
+    built: bool
+
     # Name that a recommender knows the feature by, set by it.
     feature_name: str | None = None
 

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_comet import CategoricalFeature
 from keras_comet import NumericFeature
 from keras_comet._keras import keras
+from keras_comet._keras import tf_variable
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,99 @@ def test_categorical_feature_returns_its_indices_on_request():
     embeddings, indices = feature(ids, return_indices=True)
     np.testing.assert_array_equal(indices, [2, 0, 1])
     np.testing.assert_array_equal(embeddings, feature(ids))
+
+
+def test_unknown_ids_are_spread_over_their_rows():
+    feature = CategoricalFeature(["a", "b"], 2, num_oov_ids=3)
+    assert feature.num_ids == 5
+    indices = feature.lookup(tf.constant([f"new {i}" for i in range(30)]))
+    assert set(indices.numpy()) == {0, 1, 2}
+    np.testing.assert_array_equal(
+        feature.lookup(tf.constant(["a", "b"])), [3, 4]
+    )
+
+
+def one_row_each(**kwargs):
+    """Four known ids; embeddings tell the rows that they come from."""
+    feature = CategoricalFeature(range(4), embedding_dim=1, **kwargs)
+    feature.build()
+    feature.trainable_weights[0].assign(
+        np.arange(feature.num_ids, dtype="float32")[:, np.newaxis]
+    )
+    return feature
+
+
+@pytest.mark.parametrize("num_oov_ids", [1, 3])
+def test_training_takes_the_share_asked_for_as_unknown(num_oov_ids):
+    feature = one_row_each(unknown_rate=0.3, num_oov_ids=num_oov_ids, seed=1)
+    ids = np.arange(40_000) % 4
+    embeddings, indices = feature(ids, return_indices=True, training=True)
+    rows = embeddings.numpy()[:, 0]
+    # The ids themselves are what others, like a hash gate, are told.
+    np.testing.assert_array_equal(indices, ids + num_oov_ids)
+    kept = rows == indices
+    assert set(rows[~kept]) == set(range(num_oov_ids))
+    # Five standard errors of each share.
+    for index in range(num_oov_ids):
+        share, expected = (rows == index).mean(), 0.3 / num_oov_ids
+        error = np.sqrt(expected * (1 - expected) / len(ids))
+        assert abs(share - expected) < 5 * error
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_none_or_all_ids_are_taken_as_unknown(rate):
+    feature = one_row_each(unknown_rate=rate)
+    rows = feature(np.arange(4), training=True)[:, 0]
+    np.testing.assert_array_equal(rows, (1 - rate) * np.arange(1, 5))
+
+
+def test_inference_takes_no_known_id_as_unknown():
+    feature = one_row_each(unknown_rate=1.0)
+    state = np.array(feature.seed_state)
+    for arguments in ({}, {"training": False}):
+        rows = feature(np.arange(4), **arguments)[:, 0]
+        np.testing.assert_array_equal(rows, np.arange(1, 5))
+    np.testing.assert_array_equal(feature.seed_state, state)
+
+
+def test_the_row_of_unknown_ids_is_trained():
+    feature = one_row_each()
+    table = tf_variable(feature.trainable_weights[0])
+    ids = np.arange(2000) % 4
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(feature(ids, training=True))
+    gradient = tf.convert_to_tensor(tape.gradient(loss, table)).numpy()[:, 0]
+    # Each row by as often as it was read: of 2000 ids, 20 as unknown, +- 22.
+    assert 0 < gradient[0] < 42
+    assert gradient.sum() == 2000
+
+
+def test_what_is_taken_as_unknown_is_seeded_and_goes_on_from_its_state():
+    first, again, other = (
+        one_row_each(unknown_rate=0.5, seed=seed) for seed in (1, 1, 2)
+    )
+    ids = np.arange(100) % 4
+
+    def rows(feature):
+        return feature(ids, training=True).numpy()
+
+    before = rows(first)
+    np.testing.assert_array_equal(rows(again), before)
+    assert (rows(other) != before).any()
+    other.set_weights(first.get_weights())
+    after = rows(first)
+    assert (after != before).any()
+    np.testing.assert_array_equal(rows(other), after)
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"unknown_rate": 1.5}, {"num_oov_ids": 0}, {"embedding_dim": 0}]
+)
+def test_bad_numbers_of_a_categorical_feature_raise(kwargs):
+    with pytest.raises(
+        ValueError, match="{}={}".format(*next(iter(kwargs.items())))
+    ):
+        CategoricalFeature(["a"], **kwargs)
 
 
 @pytest.mark.parametrize(

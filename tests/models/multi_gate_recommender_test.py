@@ -9,6 +9,7 @@ from keras_comet import NumericFeature
 from keras_comet import Task
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
+from keras_comet.gates.capture import capture_calls
 
 NUM_ROWS = 48
 USERS = [f"u{index}" for index in range(10)]
@@ -430,6 +431,25 @@ def test_each_feature_is_looked_up_once(gate):
     x, _ = make_data()
     model({name: tf.constant(values) for name, values in x.items()})
     assert calls == ["user", "item"]
+
+
+def test_features_and_gates_know_whether_the_model_trains():
+    model = make_model(
+        "hash",
+        features={
+            "user": CategoricalFeature(USERS, embedding_dim=4, unknown_rate=1.0)
+        },
+        compile=False,
+    )
+    x = {"user": tf.constant(USERS)}
+    with capture_calls() as calls:
+        served = model(x, training=False)["click"].numpy()
+        trained = model(x, training=True)["click"].numpy()
+    assert (served != trained).any()
+    # A hash gate reads the true ids in training too.
+    weights = [each for gate, each in calls if gate.task == "click"]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert len(np.unique(np.argmax(weights[0], axis=1))) > 1
 
 
 def test_weights_file_moves_between_models(tmp_path):
