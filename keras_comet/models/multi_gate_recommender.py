@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_comet._keras import KERAS_3
 from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
@@ -19,6 +20,15 @@ from keras_comet.layers.multi_gate_mixture_of_experts import (
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.models.categorical_feature import CategoricalFeature
 from keras_comet.models.feature import Feature
+from keras_comet.models.finite import require_finite
+from keras_comet.models.node_name import by_node_name
+from keras_comet.models.node_name import node_name
+from keras_comet.models.raw_data import check_weights
+from keras_comet.models.raw_data import complete_weights
+from keras_comet.models.raw_data import convert_batch
+from keras_comet.models.raw_data import convert_data
+from keras_comet.models.raw_data import convert_inputs
+from keras_comet.models.raw_data import convert_labels
 from keras_comet.models.task import Task
 from keras_comet.models.task_loss import TaskLoss
 from keras_comet.models.task_tower import TaskTower
@@ -111,14 +121,16 @@ class MultiGateRecommender(keras.Model):
     ) -> None:
         # Raw features need not fit into half precision.
         super().__init__(autocast=False, **kwargs)
+        _check_kinds(tasks, gates)
         names = [task.name for task in tasks]
         if (
             not names
-            or len(set(names)) < len(names)
+            or len(set(map(node_name, names))) < len(names)
             or set(names) != set(gates)
         ):
             raise ValueError(
-                "`tasks` and `gates` must have the same names, each once. "
+                "`tasks` and `gates` must have the same names, each once, "
+                "whatever stands for characters that no graph accepts. "
                 f"Received: tasks {names}, gates {list(gates)}"
             )
         if not features:
@@ -151,7 +163,7 @@ class MultiGateRecommender(keras.Model):
                     task.units,
                     task.activation,
                     dtype=self.dtype_policy,
-                    name=f"{task.name}_tower",
+                    name=node_name(f"{task.name}_tower"),
                 )
                 for task in tasks
             },
@@ -199,8 +211,9 @@ class MultiGateRecommender(keras.Model):
     def input_signature(self) -> dict[str, tf.TensorSpec]:
         """What a served model expects, by feature name."""
         return {
-            name: feature.input_spec_for_serving
+            name: tf.TensorSpec(spec.shape, spec.dtype, node_name(name))
             for name, feature in self.features.items()
+            for spec in [feature.input_spec_for_serving]
         }
 
     def build(self, input_shape: Any = None) -> None:
@@ -244,7 +257,7 @@ class MultiGateRecommender(keras.Model):
             else:
                 values = feature(inputs[name])
             if training:
-                values = _require_finite(
+                values = require_finite(
                     values, f"What feature {name!r} encodes", _DIVERGES
                 )
             encoded.append(tf.cast(values, self.compute_dtype))
@@ -257,7 +270,7 @@ class MultiGateRecommender(keras.Model):
         }
         if training:
             for task, values in outputs.items():
-                outputs[task] = _require_finite(
+                outputs[task] = require_finite(
                     values, f"The predictions of task {task!r}", _DIVERGES
                 )
         return outputs
@@ -286,24 +299,66 @@ class MultiGateRecommender(keras.Model):
         self._compile_arguments = dict(kwargs)
         super().compile(
             optimizer=optimizer,
-            loss={t.name: TaskLoss(t.loss, t.name) for t in self.tasks},
-            loss_weights={t.name: t.weight for t in self.tasks},
+            loss=by_node_name(
+                {
+                    t.name: TaskLoss(t.loss, node_name(t.name))
+                    for t in self.tasks
+                }
+            ),
+            loss_weights=by_node_name({t.name: t.weight for t in self.tasks}),
             # Weighted, so that missing labels do not count.
-            weighted_metrics={t.name: list(t.metrics) for t in self.tasks},
+            weighted_metrics=by_node_name(
+                {t.name: list(t.metrics) for t in self.tasks}
+            ),
             **kwargs,
         )
 
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        inputs = convert_inputs(inputs, self.input_signature)
+        return super().__call__(inputs, *args, **kwargs)
+
+    def fit(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
         data = kwargs.get("validation_data")
         if isinstance(data, (list, tuple)):
-            kwargs["validation_data"] = (_to_strings(data[0]), *data[1:])
-        return super().fit(_to_strings(x), *args, **kwargs)
+            data = convert_batch(data, self.input_signature)
+        kwargs["validation_data"] = convert_data(data, self.input_signature)
+        return super().fit(*self._convert(x, y, kwargs), *args, **kwargs)
 
-    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().evaluate(_to_strings(x), *args, **kwargs)
+    def evaluate(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        return super().evaluate(*self._convert(x, y, kwargs), *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().predict(_to_strings(x), *args, **kwargs)
+        x = convert_data(x, self.input_signature)
+        return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any
+    ) -> Any:
+        kwargs["sample_weight"] = sample_weight
+        return super().train_on_batch(*self._convert(x, y, kwargs), **kwargs)
+
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, **kwargs: Any
+    ) -> Any:
+        kwargs["sample_weight"] = sample_weight
+        return super().test_on_batch(*self._convert(x, y, kwargs), **kwargs)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        return super().predict_on_batch(convert_inputs(x, self.input_signature))
+
+    def _convert(
+        self, x: Any, y: Any, kwargs: dict[str, Any]
+    ) -> tuple[Any, Any]:
+        """Converts data, and the sample weights among other arguments."""
+        if "sample_weight" in kwargs:
+            kwargs["sample_weight"] = complete_weights(
+                kwargs["sample_weight"], y
+            )
+        return convert_data(x, self.input_signature), convert_labels(y)
 
     def train_step(self, data: Any) -> Any:
         return super().train_step(self.apply_label_mask(data))
@@ -322,6 +377,7 @@ class MultiGateRecommender(keras.Model):
                 "Labels must be a dict with one entry for each task. "
                 f"Expected: {sorted(self._tasks)}. Received: {received}"
             )
+        check_weights(weights, self._tasks)
         if not isinstance(weights, Mapping):
             weights = dict.fromkeys(self._tasks, weights)
         new_labels = {}
@@ -339,16 +395,34 @@ class MultiGateRecommender(keras.Model):
             mask = tf.reshape(mask, [-1] + [1] * (label.shape.rank - 1))
             label = tf.where(mask, label, tf.zeros_like(label))
             if label.dtype.is_floating:
-                label = _require_finite(
+                label = require_finite(
                     label,
                     f"The labels of task {name!r}",
                     "If NaN says that there is none, set missing_label=nan.",
                 )
             new_labels[name] = label
-            new_weights[name] = _require_finite(
+            new_weights[name] = require_finite(
                 weight, f"The sample weights of task {name!r}", "Use 0."
             )
         return features, new_labels, new_weights
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        arguments = {"training": training} if KERAS_3 else {}
+        named = map(by_node_name, (y, y_pred, sample_weight))
+        return super().compute_loss(x, *named, **arguments)
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> Any:
+        named = map(by_node_name, (y, y_pred, sample_weight))
+        return super().compute_metrics(x, *named)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -400,28 +474,16 @@ class MultiGateRecommender(keras.Model):
         optimizer.build(self.trainable_variables)
 
 
-def _require_finite(values: tf.Tensor, source: str, remedy: str) -> tf.Tensor:
-    """Names what is not finite, as a loss shows it late, or not at all.
-
-    A compiled relu turns NaN into 0, but not its gradient.
-    """
-    check = tf.debugging.check_numerics(
-        tf.stop_gradient(values), f"{source} must be finite. {remedy}"
-    )
-    with tf.control_dependencies([check]):
-        return tf.identity(values)
-
-
-def _to_strings(inputs: Any) -> Any:
-    """Turns NumPy strings into tensors, as Keras 3 refuses the former."""
-    if not isinstance(inputs, Mapping):
-        return inputs
-    return {
-        name: (
-            tf.constant(values, tf.string)
-            if getattr(values, "dtype", None) is not None
-            and getattr(values.dtype, "kind", "") in ("U", "O")
-            else values
-        )
-        for name, values in inputs.items()
-    }
+def _check_kinds(tasks: Sequence[Task], gates: Mapping[str, Gate]) -> None:
+    for task in tasks:
+        if not isinstance(task, Task):
+            raise ValueError(
+                "`tasks` must be a list of keras_comet.Task. "
+                f"Received: {task!r}"
+            )
+    for name, gate in gates.items():
+        if not isinstance(gate, Gate):
+            raise ValueError(
+                "A gate must be a keras_comet.Gate, such as COMETGate. "
+                f"Received: {gate!r} for task {name!r}"
+            )

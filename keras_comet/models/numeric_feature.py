@@ -112,6 +112,11 @@ class NumericFeature(Feature):
 
     def call(self, values: tf.Tensor) -> tf.Tensor:
         values = self.as_rows(values, len(self.mean))
+        if values.dtype == tf.string:
+            raise ValueError(
+                f"{self.title} takes numbers. Received: strings. Convert them "
+                "before, or use a CategoricalFeature."
+            )
         values = tf.cast(values, self.variable_dtype)
         mean = tf.constant(list(self.mean), values.dtype)
         spread = tf.constant(np.sqrt(self.variance), values.dtype)

@@ -9,7 +9,9 @@ from keras_comet import NumericFeature
 from keras_comet import Task
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
+from keras_comet.export.signature import find_input_signature
 from keras_comet.gates.capture import capture_calls
+from keras_comet.models.node_name import node_name
 
 NUM_ROWS = 48
 USERS = [f"u{index}" for index in range(10)]
@@ -452,6 +454,31 @@ def test_features_and_gates_know_whether_the_model_trains():
     assert len(np.unique(np.argmax(weights[0], axis=1))) > 1
 
 
+def test_names_may_be_any_text(tmp_path):
+    tasks, users = ["to buy", "à/la: carte"], "the user"
+    model = make_model(
+        features={users: CategoricalFeature(USERS, embedding_dim=4)},
+        gates={task: GATES["softmax"]() for task in tasks},
+        tasks=[Task(task, "mse", ["mae"]) for task in tasks],
+    )
+    x = {users: np.array(USERS)}
+    y = {task: np.ones(len(USERS), "float32") for task in tasks}
+    # Not in eager mode, as it is nodes of graphs that have names.
+    history = model.fit(x, y, verbose=0).history
+    names = [node_name(task) for task in tasks]
+    assert names == ["to_buy", "x__la__carte"]
+    expected = {f"{name}_{each}" for name in names for each in ("loss", "mae")}
+    assert set(history) == {"loss", *expected}
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    found = again(x)
+    assert list(found) == tasks
+    for task, values in model(x).items():
+        np.testing.assert_array_equal(found[task], values)
+    signature = find_input_signature(model, None)
+    assert signature == {users: tf.TensorSpec([None], tf.string, "the_user")}
+
+
 def test_weights_file_moves_between_models(tmp_path):
     model, other = make_model(), make_model()
     x, _ = make_data()
@@ -512,6 +539,18 @@ def test_mixed_precision_predicts_float32():
     [
         ({"gates": {"click": GATES["comet"]()}}, "same names"),
         ({"tasks": []}, "same names"),
+        ({"tasks": ["click", "rating"]}, "list of keras_comet.Task"),
+        (
+            {
+                "gates": {t: GATES["softmax"]() for t in ("a b", "a_b")},
+                "tasks": [Task(t, "mse") for t in ("a b", "a_b")],
+            },
+            "characters that no graph accepts",
+        ),
+        (
+            {"gates": {t: keras.layers.Dense(5) for t in ("click", "rating")}},
+            "must be a keras_comet.Gate.*'click'",
+        ),
         ({"features": {}}, "at least one feature"),
         (
             {"features": {"age": keras.layers.Dense(2)}},
