@@ -68,6 +68,10 @@ class CategoricalFeature(VocabularyFeature):
     ```
     """
 
+    gives_ids = True
+
+    remedy = "For several ids in a row, use a MultiCategoricalFeature."
+
     @property
     def input_spec_for_serving(self) -> tf.TensorSpec:
         """What a served model expects for this feature."""

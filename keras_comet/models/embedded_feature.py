@@ -63,6 +63,19 @@ class EmbeddedFeature(Feature):
         keep_frozen(self)
         self.built = True
 
+    def as_ids(self, ids: tf.Tensor, has_strings: bool) -> tf.Tensor:
+        """Returns ids as string or int64 tensor, and refuses other types."""
+        if has_strings and ids.dtype == tf.string:
+            return ids
+        if not has_strings and ids.dtype.is_integer:
+            return tf.cast(ids, tf.int64)
+        raise ValueError(
+            f"{self.title}: its ids are "
+            f"{'strings' if has_strings else 'integers'}. Received: ids of "
+            f"dtype {ids.dtype.name}. Cast them before, and not to a float, "
+            "which Keras rounds to 24 bits."
+        )
+
     def embed(
         self, indices: tf.Tensor, training: bool | None = None
     ) -> tf.Tensor:

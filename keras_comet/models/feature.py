@@ -20,6 +20,9 @@ class Feature(keras.layers.Layer):
     # Name that a recommender knows the feature by, set by it.
     feature_name: str | None = None
 
+    # Whether gates can route by it: whether it has `lookup`.
+    gives_ids = False
+
     # What to do about more values in a row than the feature takes.
     remedy = "Give each of them a feature of its own."
 

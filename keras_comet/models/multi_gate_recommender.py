@@ -18,7 +18,6 @@ from keras_comet.layers.multi_gate_mixture_of_experts import (
     MultiGateMixtureOfExperts,
 )
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
-from keras_comet.models.categorical_feature import CategoricalFeature
 from keras_comet.models.feature import Feature
 from keras_comet.models.finite import require_finite
 from keras_comet.models.node_name import by_node_name
@@ -53,21 +52,23 @@ class MultiGateRecommender(keras.Model):
       Section 6.2 for the model.
 
     Args:
-        features: dict from feature name to `CategoricalFeature` or
-            `NumericFeature`.
+        features: dict from feature name to `CategoricalFeature`,
+            `MultiCategoricalFeature`, `HashedFeature`, `NumericFeature` or
+            `BucketizedFeature`.
         experts: list of Keras layers or models with equal output shapes, or
             one `StackedDenseExperts`.
         gates: dict from task name to `Gate`.
         tasks: list of `Task`, the same names.
         tower_units: list of int. Widths of the relu layers of each task's
             tower, before the prediction. Defaults to `(64,)`.
-        hash_feature: str. The categorical feature whose ids gates that route
-            by id (`HashGate`) read, as `0 ... num_ids - 1`. Defaults to
-            `None`: the first categorical feature.
+        hash_feature: str. The categorical or hashed feature whose ids gates
+            that route by id (`HashGate`) read, as `0 ... num_ids - 1`.
+            Defaults to `None`: the first of them.
         dispatch: str. As in `MixtureOfExperts`. Defaults to `"auto"`.
 
     Call arguments:
-        inputs: dict from feature name to tensor `(batch,)`.
+        inputs: dict from feature name to tensor, of a shape that the feature
+            takes: `(batch,)` for most.
         training: bool. Passed on.
 
     Output shape:
@@ -177,9 +178,7 @@ class MultiGateRecommender(keras.Model):
         if not readers:
             return None
         categorical = [
-            name
-            for name, feature in self.features.items()
-            if isinstance(feature, CategoricalFeature)
+            name for name, feature in self.features.items() if feature.gives_ids
         ]
         name = self.hash_feature
         if name is None and categorical:

@@ -100,18 +100,7 @@ class VocabularyFeature(EmbeddedFeature):
 
     def find_indices(self, ids: tf.Tensor) -> tf.Tensor:
         """Maps ids of any shape to int64 indices, the unknown ones first."""
-        legal = (
-            ids.dtype == tf.string if self.has_strings else ids.dtype.is_integer
-        )
-        if not legal:
-            raise ValueError(
-                f"{self.title}: its vocabulary holds "
-                f"{'strings' if self.has_strings else 'integers'}. Received: "
-                f"ids of dtype {ids.dtype.name}. Cast them before, and not to "
-                "a float, which Keras rounds to 24 bits."
-            )
-        if not self.has_strings:
-            ids = tf.cast(ids, tf.int64)
+        ids = self.as_ids(ids, self.has_strings)
         return tf.cast(self._lookup(ids), tf.int64)
 
     def embed(

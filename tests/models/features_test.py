@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_comet import BucketizedFeature
 from keras_comet import CategoricalFeature
+from keras_comet import HashedFeature
+from keras_comet import MultiCategoricalFeature
 from keras_comet import NumericFeature
 from keras_comet._keras import keras
 from keras_comet._keras import tf_variable
@@ -215,7 +218,7 @@ def test_bad_vocabulary_raises(vocabulary, match):
 
 
 def test_ids_of_the_other_kind_raise():
-    with pytest.raises(ValueError, match="holds strings"):
+    with pytest.raises(ValueError, match="ids are strings"):
         CategoricalFeature(["a"]).lookup(tf.constant([1]))
 
 
@@ -243,7 +246,9 @@ def test_ids_of_the_other_kind_raise():
 def test_several_values_in_a_row_are_an_error(make, values, shape):
     feature = make([0, 1]) if make is CategoricalFeature else make(0.0)
     feature.feature_name = "cast"
-    message = f"'cast' takes.*{re.escape(f'shape {shape}')}.*(of its own|mean)"
+    message = (
+        f"'cast' takes.*{re.escape(f'shape {shape}')}.*(MultiCategorical|mean)"
+    )
     with pytest.raises(ValueError, match=message):
         feature(values)
 
@@ -322,6 +327,112 @@ def test_normalization_by_missing_numbers_raises(kwargs):
 def test_unknown_policy_for_missing_numbers_raises():
     with pytest.raises(ValueError, match="missing='zero'"):
         NumericFeature(missing="zero")
+
+
+def test_hashed_ids_are_the_same_everywhere_and_spread():
+    feature = HashedFeature(8, embedding_dim=2)
+    ids = tf.constant([f"user {index}" for index in range(800)])
+    indices = feature.lookup(ids).numpy()
+    # 100 in each of the bins, within five standard deviations.
+    assert np.abs(np.bincount(indices, minlength=8) - 100).max() < 50
+    np.testing.assert_array_equal(HashedFeature(8).lookup(ids), indices)
+    embeddings, found = feature(ids, return_indices=True)
+    np.testing.assert_array_equal(found, indices)
+    table = feature.get_weights()[0]
+    np.testing.assert_array_equal(embeddings, table[indices])
+    integers = HashedFeature(8, has_strings=False)
+    assert integers.lookup(tf.constant([5, -5], tf.int32)).shape == (2,)
+    with pytest.raises(ValueError, match="ids are integers.*string"):
+        integers(ids)
+    with pytest.raises(ValueError, match="num_bins=0"):
+        HashedFeature(0)
+
+
+def table_of(feature):
+    """Row i of the table is (i, 10 i)."""
+    feature.build()
+    rows = np.arange(feature.num_ids, dtype="float32")
+    feature.trainable_weights[0].assign(np.stack([rows, 10 * rows], axis=1))
+    return feature
+
+
+MULTI = {"embedding_dim": 2, "unknown_rate": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "ids"),
+    [
+        # An unknown id is row 0; the last row has no id at all.
+        (["a", "b"], [["b", "a"], ["b", ""], ["z", "b"], ["", ""]]),
+        ([5, 6], [[6, 5], [6, 0], [7, 6], [0, 0]]),
+    ],
+)
+def test_several_ids_are_combined(vocabulary, ids):
+    expected = np.array([3.0, 2.0, 2.0, 0.0])[:, np.newaxis] * [1.0, 10.0]
+    counts = np.array([2.0, 1.0, 2.0, 1.0])[:, np.newaxis]
+    for combiner, rows in (("sum", expected), ("mean", expected / counts)):
+        feature = table_of(
+            MultiCategoricalFeature(vocabulary, combiner=combiner, **MULTI)
+        )
+        np.testing.assert_allclose(feature(tf.constant(ids)), rows)
+        ragged = tf.ragged.constant(
+            [[each for each in row if each] for row in ids],
+            dtype=tf.constant(ids).dtype,
+        )
+        np.testing.assert_allclose(feature(ragged), rows)
+
+
+def test_padding_may_be_chosen_and_is_never_taken_as_unknown():
+    feature = table_of(
+        MultiCategoricalFeature(
+            range(3), 2, unknown_rate=1.0, combiner="sum", padding_value=-1
+        )
+    )
+    ids = tf.constant([[0, 2, -1]])
+    np.testing.assert_array_equal(feature(ids), [[4.0, 40.0]])
+    np.testing.assert_array_equal(feature(ids, training=True), [[0.0, 0.0]])
+    np.testing.assert_array_equal(feature(ids[:, 2:]), [[0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"combiner": "max"}, "combiner='max'"),
+        ({"padding_value": "x"}, "padding_value='x'"),
+        ({"padding_value": 2}, "padding_value=2"),
+        ({"vocabulary": [0, 1]}, "padding_value=0"),
+    ],
+)
+def test_bad_arguments_of_several_ids_raise(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        MultiCategoricalFeature(**{"vocabulary": [1, 2], **kwargs})
+
+
+@pytest.mark.parametrize(
+    ("ids", "match"),
+    [
+        (tf.constant([1, 2]), "\\(batch, length\\).*CategoricalFeature"),
+        (tf.constant([["a"]]), "integers.*string"),
+        (tf.ragged.constant([[1.0], []]), "integers.*float32"),
+    ],
+)
+def test_bad_several_ids_raise(ids, match):
+    with pytest.raises(ValueError, match=match):
+        MultiCategoricalFeature([1, 2])(ids)
+
+
+def test_numbers_fall_into_buckets():
+    feature = table_of(BucketizedFeature([1.0, 2.5], embedding_dim=2))
+    values = [-np.inf, 0.9, 1.0, 2.4, 2.5, np.inf, np.nan]
+    rows = feature(np.array(values, "float32"))[:, 0]
+    np.testing.assert_array_equal(rows, [0, 0, 1, 1, 2, 2, 3])
+    assert feature(tf.constant([[1], [3]])).shape == (2, 2)
+
+
+@pytest.mark.parametrize("boundaries", [[], [2.0, 1.0], [1.0, np.nan], [[1.0]]])
+def test_bad_boundaries_raise(boundaries):
+    with pytest.raises(ValueError, match="boundaries="):
+        BucketizedFeature(boundaries)
 
 
 @pytest.mark.parametrize(

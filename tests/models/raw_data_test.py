@@ -257,8 +257,8 @@ def test_sample_weights_of_other_tasks_raise():
         ({"user": ["ann", np.nan, "bob", "bob"]}, "'user'.*'float', 'str'"),
         ({"item": [7, None, 7, 7]}, "'item'.*'NoneType', 'int'"),
         ({"item": [7, "9", 7, 7]}, "'item'.*'int', 'str'"),
-        ({"item": USERS}, "'item'.*holds integers.*string"),
-        ({"user": ITEMS}, "'user'.*holds strings.*int64"),
+        ({"item": USERS}, "'item'.*ids are integers.*string"),
+        ({"user": ITEMS}, "'user'.*ids are strings.*int64"),
         ({"age": USERS}, "'age' takes numbers"),
         # Keras makes float32 of them.
         ({"item": [7.5, 9.0, 7.0, 0.0]}, "'item'.*float"),
