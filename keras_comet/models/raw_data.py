@@ -63,7 +63,8 @@ def convert_inputs(inputs: Any, signature: Signature) -> Any:
     Args:
         inputs: dict from feature name to values; anything else is returned as
             it is.
-        signature: dict from feature name to spec.
+        signature: dict from feature name to spec; `[None, None]` is the shape
+            of a feature with any number of values in a row.
 
     Returns:
         A dict from feature name to array or tensor.
@@ -75,10 +76,15 @@ def convert_inputs(inputs: Any, signature: Signature) -> Any:
         return inputs
     converted = {}
     for name, values in inputs.items():
-        spec = signature.get(name)
-        is_number = spec is not None and spec.dtype.is_floating
+        values = _unwrap(values)
+        spec = signature.get(name, tf.TensorSpec([None]))
         try:
-            converted[name] = _to_array(values, none_is_nan=is_number)
+            if spec.shape.as_list() == [None, None] and _is_nested(values):
+                # Ragged even if it need not be: all batches must be alike.
+                values = tf.ragged.constant(list(values), spec.dtype)
+            converted[name] = _to_array(
+                values, none_is_nan=spec.dtype.is_floating
+            )
         except (TypeError, ValueError) as error:
             found = np.asarray(values, dtype=object).flat
             raise ValueError(
@@ -102,7 +108,7 @@ def convert_labels(labels: Any) -> Any:
     if not isinstance(labels, Mapping):
         return labels
     return {
-        name: _to_array(values, none_is_nan=True)
+        name: _to_array(_unwrap(values), none_is_nan=True)
         for name, values in labels.items()
     }
 
@@ -140,9 +146,12 @@ def complete_weights(weights: Any, labels: Any) -> Any:
     return {**convert_labels(given), **ones}
 
 
+def _unwrap(values: Any) -> Any:
+    """The array of a pandas or polars column."""
+    return values.to_numpy() if hasattr(values, "to_numpy") else values
+
+
 def _to_array(values: Any, none_is_nan: bool) -> Any:
-    if hasattr(values, "to_numpy"):
-        values = values.to_numpy()
     if isinstance(values, (list, tuple)):
         # No dtype yet: NumPy would make a string of NaN among strings.
         values = np.asarray(values, dtype=object)
@@ -159,6 +168,13 @@ def _to_array(values: Any, none_is_nan: bool) -> Any:
     if numbers.dtype.kind not in "biuf":
         raise TypeError(f"{numbers.dtype} are no numbers")
     return numbers
+
+
+def _is_nested(values: Any) -> bool:
+    """Whether rows are lists, which may differ in length."""
+    if isinstance(values, np.ndarray):
+        return values.dtype.kind == "O" and values.ndim == 1
+    return isinstance(values, (list, tuple))
 
 
 def _has_strings(values: np.ndarray[Any, Any]) -> bool:

@@ -270,3 +270,68 @@ def test_values_that_are_no_ids_or_numbers_raise(change, match):
     model = make_model()
     with pytest.raises(ValueError, match=match):
         model.predict({**inputs(), **change}, verbose=0)
+
+
+def make_model_of_all_features():
+    model = keras_comet.MultiGateRecommender(
+        {
+            "genres": keras_comet.MultiCategoricalFeature(["a", "b"], 2),
+            "query": keras_comet.HashedFeature(5, 2),
+            "hour": keras_comet.BucketizedFeature([8.0, 16.0], 2),
+        },
+        experts=keras_comet.StackedDenseExperts(2, [3], "relu"),
+        gates={"click": keras_comet.HashGate(2, num_ids=5)},
+        tasks=[keras_comet.Task("click", "mse")],
+        tower_units=[2],
+        dispatch="dense",
+    )
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    return model
+
+
+def rows_of_genres(genres):
+    return {
+        "genres": genres,
+        "query": ["x", "y", "z"],
+        "hour": [7.0, 23.0, None],
+    }
+
+
+GENRES = [["a", "b"], ["b"], []]
+PADDED = tf.constant([["a", "b"], ["b", ""], ["", ""]])
+
+
+@pytest.mark.parametrize(
+    "genres",
+    [
+        GENRES,
+        Column(np.array([*GENRES, None], dtype=object)[:3]),
+        tf.ragged.constant(GENRES),
+    ],
+    ids=["lists", "pandas", "ragged"],
+)
+def test_rows_may_differ_in_length(genres):
+    model = make_model_of_all_features()
+    y = {"click": [0.0, 1.0, 0.0]}
+    model.fit(rows_of_genres(genres), y, verbose=0)
+    expected = model(rows_of_genres(PADDED))["click"]
+    found = model.predict(rows_of_genres(genres), verbose=0)["click"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_all_features_are_loaded_and_served_from_raw_values(tmp_path):
+    model = make_model_of_all_features()
+    x = rows_of_genres(PADDED)
+    expected = model(x)["click"]
+    assert len(np.unique(expected)) == 3
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(again(x)["click"], expected)
+    keras_comet.export_saved_model(model, tmp_path / "1")
+    serve = tf.saved_model.load(tmp_path / "1").signatures["serving_default"]
+    served = serve(
+        genres=PADDED,
+        query=tf.constant(x["query"]),
+        hour=tf.constant([7.0, 23.0, np.nan]),
+    )
+    np.testing.assert_allclose(served["click"], expected, atol=1e-6)
