@@ -23,7 +23,10 @@ from keras_comet.layers import MultiGateMixtureOfExperts
 from keras_comet.layers import SharedBaseExperts
 from keras_comet.layers import StackedDenseExperts
 from keras_comet.metrics import routing_statistics
+from keras_comet.models import BucketizedFeature
 from keras_comet.models import CategoricalFeature
+from keras_comet.models import HashedFeature
+from keras_comet.models import MultiCategoricalFeature
 from keras_comet.models import MultiGateRecommender
 from keras_comet.models import NumericFeature
 from keras_comet.models import Task
@@ -33,6 +36,7 @@ from keras_comet.search import SearchReport
 from keras_comet.training import Trainer
 
 __all__ = [
+    "BucketizedFeature",
     "COMETGate",
     "CardinalityTarget",
     "CategoricalFeature",
@@ -41,9 +45,11 @@ __all__ = [
     "Gate",
     "GateSparsityLogger",
     "HashGate",
+    "HashedFeature",
     "LocalSearch",
     "LocalSearchOptimizer",
     "MixtureOfExperts",
+    "MultiCategoricalFeature",
     "MultiGateMixtureOfExperts",
     "MultiGateRecommender",
     "NumericFeature",

@@ -59,17 +59,30 @@ def find_input_signature(
             "The input signature does not describe a batch of any size. "
             f"Received: {signature}. {_HOW_TO}"
         )
-    illegal = [name for name in signature if not _LEGAL_NAME.fullmatch(name)]
+    named = {
+        name: tf.TensorSpec(
+            spec.shape,
+            spec.dtype,
+            # A model may have a name of its own for what TensorFlow refuses.
+            name=name if _LEGAL_NAME.fullmatch(name) else spec.name,
+        )
+        for name, spec in signature.items()
+    }
+    names = [spec.name for spec in named.values()]
+    illegal = [
+        name
+        for name, spec in named.items()
+        if not _LEGAL_NAME.fullmatch(spec.name or "")
+        or names.count(spec.name) > 1
+    ]
     if illegal:
         raise ValueError(
             "TensorFlow restricts the names of inputs to letters, digits and "
-            "._/- and the first to a letter, a digit or a dot. Received: "
-            f"{illegal}. Rename these inputs of model {model.name!r}."
+            "._/- and the first to a letter, a digit or a dot, and they must "
+            f"differ. Received: {illegal}. Rename these inputs of model "
+            f"{model.name!r}."
         )
-    return {
-        name: tf.TensorSpec(spec.shape, spec.dtype, name=name)
-        for name, spec in signature.items()
-    }
+    return named
 
 
 def call_by_names(

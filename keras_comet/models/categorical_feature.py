@@ -1,37 +1,49 @@
 """A categorical feature: raw ids to embeddings."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from keras_comet._keras import keep_frozen
-from keras_comet._keras import keras
 from keras_comet._keras import serializable
+from keras_comet.models.vocabulary_feature import VocabularyFeature
 
 
 @serializable
-class CategoricalFeature(keras.layers.Layer):
+class CategoricalFeature(VocabularyFeature):
     """Looks ids up in a vocabulary and embeds them.
 
-    Ids that the vocabulary does not have share one embedding of their own,
-    so that a served model answers for users and items that are new.
+    Ids that the vocabulary does not have share an embedding, so that a served
+    model answers for users and items that are new. As training data holds
+    known ids alone, as a rule, training takes some of these for unknown ones,
+    or that embedding would stay as it was drawn.
 
     TensorFlow's lookup tables have no kernel for XLA: do not compile a model
     with this layer with `jit_compile=True`, or look ids up in its data.
 
     Args:
-        vocabulary: strings or integers, all different: the known ids.
+        vocabulary: strings, bytes or integers, all different: the known ids,
+            as a list, a set (which is sorted), an array or a tensor.
         embedding_dim: int. Width of the embedding. Defaults to `32`.
         embeddings_initializer: initializer of the table. Defaults to
             `"uniform"`.
         embeddings_regularizer: regularizer of the table. Defaults to `None`.
+        unknown_rate: float. Share of the ids that training takes for unknown
+            ones. Defaults to `0.01`.
+        num_oov_ids: int. Number of embeddings for unknown ids, which are
+            hashed to them. Defaults to `1`.
+        seed: int, or `None` for a random one. Seeds the choice of the ids that
+            training takes for unknown ones. Defaults to `None`.
+
+    Attributes:
+        seed_state: int32 variable `(2,)`, not trainable; unless
+            `unknown_rate` is 0.
 
     Call arguments:
         ids: string or integer tensor, as the vocabulary.
-        return_indices: bool. Whether to return what `lookup` does as well.
-            Defaults to `False`.
+        return_indices: bool. Whether to return what `lookup` does as well:
+            that of the true ids, in training too. Defaults to `False`.
+        training: bool. Some ids are taken for unknown ones when true, unless
+            the feature is frozen.
 
     Input shape:
         `(batch,)` or `(batch, 1)`.
@@ -42,7 +54,8 @@ class CategoricalFeature(keras.layers.Layer):
 
     Raises:
         ValueError: If the vocabulary is empty, has duplicates, or holds
-            anything but strings or integers.
+            anything but strings or integers, a number is out of its range, or
+            ids have another shape or type.
 
     Example:
 
@@ -55,53 +68,9 @@ class CategoricalFeature(keras.layers.Layer):
     ```
     """
 
-    def __init__(
-        self,
-        vocabulary: Sequence[str] | Sequence[int] | np.ndarray,
-        embedding_dim: int = 32,
-        embeddings_initializer: Any = "uniform",
-        embeddings_regularizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        known = np.asarray(vocabulary)
-        if known.ndim != 1 or not known.size or known.dtype.kind not in "iuU":
-            raise ValueError(
-                "`vocabulary` must be a non-empty list of strings or of "
-                f"integers. Received: shape {known.shape}, dtype {known.dtype}"
-            )
-        if np.unique(known).size < known.size:
-            raise ValueError(
-                "`vocabulary` must not hold an id twice. Received: "
-                f"{known.size} ids, {np.unique(known).size} different ones"
-            )
-        if embedding_dim < 1:
-            raise ValueError(
-                "`embedding_dim` must be at least 1. "
-                f"Received: embedding_dim={embedding_dim}"
-            )
-        # A plain list, which Keras neither tracks nor converts.
-        self._known = known.tolist()
-        self.embedding_dim = embedding_dim
-        self.has_strings = known.dtype.kind == "U"
-        lookup = (
-            keras.layers.StringLookup
-            if self.has_strings
-            else keras.layers.IntegerLookup
-        )
-        self._lookup = lookup(vocabulary=self._known)
-        self._embedding = keras.layers.Embedding(
-            self.num_ids,
-            embedding_dim,
-            embeddings_initializer=embeddings_initializer,
-            embeddings_regularizer=embeddings_regularizer,
-            dtype=self.dtype_policy,
-        )
+    gives_ids = True
 
-    @property
-    def num_ids(self) -> int:
-        """Number of known ids, and one for all others."""
-        return len(self._known) + 1
+    remedy = "For several ids in a row, use a MultiCategoricalFeature."
 
     @property
     def input_spec_for_serving(self) -> tf.TensorSpec:
@@ -110,13 +79,8 @@ class CategoricalFeature(keras.layers.Layer):
             [None], tf.string if self.has_strings else tf.int64
         )
 
-    def build(self, input_shape: Any = None) -> None:
-        self._embedding.build((None,))
-        keep_frozen(self)
-        self.built = True
-
     def lookup(self, ids: tf.Tensor) -> tf.Tensor:
-        """Maps ids to `0 ... num_ids - 1`; 0 is for unknown ones.
+        """Maps ids to `0 ... num_ids - 1`, the unknown ones to the first.
 
         Args:
             ids: string or integer tensor `(batch,)` or `(batch, 1)`.
@@ -124,33 +88,14 @@ class CategoricalFeature(keras.layers.Layer):
         Returns:
             An int64 tensor `(batch,)`.
         """
-        ids = tf.convert_to_tensor(ids)
-        if (ids.dtype == tf.string) != self.has_strings:
-            raise ValueError(
-                f"The vocabulary of feature {self.name!r} holds "
-                f"{'strings' if self.has_strings else 'integers'}. Received: "
-                f"ids of dtype {ids.dtype.name}"
-            )
-        return tf.cast(self._lookup(tf.reshape(ids, [-1])), tf.int64)
+        return self.find_indices(self.as_rows(ids)[:, 0])
 
-    def call(self, ids: tf.Tensor, return_indices: bool = False) -> Any:
+    def call(
+        self,
+        ids: tf.Tensor,
+        return_indices: bool = False,
+        training: bool | None = None,
+    ) -> Any:
         indices = self.lookup(ids)
-        embeddings = self._embedding(indices)
+        embeddings = self.embed(indices, training)
         return (embeddings, indices) if return_indices else embeddings
-
-    def compute_output_shape(self, input_shape: Any) -> tuple[Any, ...]:
-        return (tuple(input_shape)[0], self.embedding_dim)
-
-    def get_config(self) -> dict[str, Any]:
-        embedding = self._embedding
-        return {
-            **super().get_config(),
-            "vocabulary": self._known,
-            "embedding_dim": self.embedding_dim,
-            "embeddings_initializer": keras.initializers.serialize(
-                embedding.embeddings_initializer
-            ),
-            "embeddings_regularizer": keras.regularizers.serialize(
-                embedding.embeddings_regularizer
-            ),
-        }

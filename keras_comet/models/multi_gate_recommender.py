@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_comet._keras import KERAS_3
 from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
@@ -17,17 +18,21 @@ from keras_comet.layers.multi_gate_mixture_of_experts import (
     MultiGateMixtureOfExperts,
 )
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
-from keras_comet.models.categorical_feature import CategoricalFeature
-from keras_comet.models.numeric_feature import NumericFeature
+from keras_comet.models.feature import Feature
+from keras_comet.models.finite import require_finite
+from keras_comet.models.node_name import by_node_name
+from keras_comet.models.node_name import node_name
+from keras_comet.models.raw_data import check_weights
+from keras_comet.models.raw_data_model import RawDataModel
 from keras_comet.models.task import Task
 from keras_comet.models.task_loss import TaskLoss
 from keras_comet.models.task_tower import TaskTower
 
-Feature = CategoricalFeature | NumericFeature
+_DIVERGES = "The training diverges: lower the learning rate."
 
 
 @serializable
-class MultiGateRecommender(keras.Model):
+class MultiGateRecommender(RawDataModel):
     """Multi-task recommender with shared experts and a gate for each task.
 
     The features are encoded and concatenated, the experts read them, each
@@ -43,21 +48,23 @@ class MultiGateRecommender(keras.Model):
       Section 6.2 for the model.
 
     Args:
-        features: dict from feature name to `CategoricalFeature` or
-            `NumericFeature`.
+        features: dict from feature name to `CategoricalFeature`,
+            `MultiCategoricalFeature`, `HashedFeature`, `NumericFeature` or
+            `BucketizedFeature`.
         experts: list of Keras layers or models with equal output shapes, or
             one `StackedDenseExperts`.
         gates: dict from task name to `Gate`.
         tasks: list of `Task`, the same names.
         tower_units: list of int. Widths of the relu layers of each task's
             tower, before the prediction. Defaults to `(64,)`.
-        hash_feature: str. The categorical feature whose ids gates that route
-            by id (`HashGate`) read, as `0 ... num_ids - 1`. Defaults to
-            `None`: the first categorical feature.
+        hash_feature: str. The categorical or hashed feature whose ids gates
+            that route by id (`HashGate`) read, as `0 ... num_ids - 1`.
+            Defaults to `None`: the first of them.
         dispatch: str. As in `MixtureOfExperts`. Defaults to `"auto"`.
 
     Call arguments:
-        inputs: dict from feature name to tensor `(batch,)`.
+        inputs: dict from feature name to tensor, of a shape that the feature
+            takes: `(batch,)` for most.
         training: bool. Passed on.
 
     Output shape:
@@ -67,6 +74,9 @@ class MultiGateRecommender(keras.Model):
         ValueError: If tasks and gates do not have the same names, a gate that
             routes by id has no feature to read, labels or features are
             missing, or one of the layers inside objects.
+        InvalidArgumentError: Of TensorFlow, if labels, sample weights or, in
+            training, encoded features or predictions are not finite; it names
+            the task or the feature. What XLA compiles cannot raise.
 
     Example:
 
@@ -106,21 +116,32 @@ class MultiGateRecommender(keras.Model):
         dispatch: str = "auto",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Raw features need not fit into half precision.
+        super().__init__(autocast=False, **kwargs)
+        _check_kinds(tasks, gates)
         names = [task.name for task in tasks]
         if (
             not names
-            or len(set(names)) < len(names)
+            or len(set(map(node_name, names))) < len(names)
             or set(names) != set(gates)
         ):
             raise ValueError(
-                "`tasks` and `gates` must have the same names, each once. "
+                "`tasks` and `gates` must have the same names, each once, "
+                "whatever stands for characters that no graph accepts. "
                 f"Received: tasks {names}, gates {list(gates)}"
             )
         if not features:
             raise ValueError(
                 "`features` must name at least one feature. Received: {}"
             )
+        for name, feature in features.items():
+            if not isinstance(feature, Feature):
+                raise ValueError(
+                    "A feature must be a layer of keras_comet that encodes "
+                    "raw values, such as CategoricalFeature or "
+                    f"NumericFeature. Received: {feature!r} as {name!r}"
+                )
+            feature.feature_name = name
         self.features = LayerDict(features, dtype=self.dtype_policy)
         self.hash_feature = hash_feature
         self._id_feature = self._find_id_feature(gates)
@@ -139,7 +160,7 @@ class MultiGateRecommender(keras.Model):
                     task.units,
                     task.activation,
                     dtype=self.dtype_policy,
-                    name=f"{task.name}_tower",
+                    name=node_name(f"{task.name}_tower"),
                 )
                 for task in tasks
             },
@@ -153,9 +174,7 @@ class MultiGateRecommender(keras.Model):
         if not readers:
             return None
         categorical = [
-            name
-            for name, feature in self.features.items()
-            if isinstance(feature, CategoricalFeature)
+            name for name, feature in self.features.items() if feature.gives_ids
         ]
         name = self.hash_feature
         if name is None and categorical:
@@ -187,8 +206,9 @@ class MultiGateRecommender(keras.Model):
     def input_signature(self) -> dict[str, tf.TensorSpec]:
         """What a served model expects, by feature name."""
         return {
-            name: feature.input_spec_for_serving
+            name: tf.TensorSpec(spec.shape, spec.dtype, node_name(name))
             for name, feature in self.features.items()
+            for spec in [feature.input_spec_for_serving]
         }
 
     def build(self, input_shape: Any = None) -> None:
@@ -231,14 +251,24 @@ class MultiGateRecommender(keras.Model):
                 values, ids = feature(inputs[name], return_indices=True)
             else:
                 values = feature(inputs[name])
+            if training:
+                values = require_finite(
+                    values, f"What feature {name!r} encodes", _DIVERGES
+                )
             encoded.append(tf.cast(values, self.compute_dtype))
         mixtures = self.mixture(
             self._add_routing_inputs(tf.concat(encoded, axis=-1), ids),
             training=training,
         )
-        return {
+        outputs = {
             task: tower(mixtures[task]) for task, tower in self.towers.items()
         }
+        if training:
+            for task, values in outputs.items():
+                outputs[task] = require_finite(
+                    values, f"The predictions of task {task!r}", _DIVERGES
+                )
+        return outputs
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, Any]:
         batch = tuple(next(iter(input_shape.values())))[0]
@@ -264,24 +294,19 @@ class MultiGateRecommender(keras.Model):
         self._compile_arguments = dict(kwargs)
         super().compile(
             optimizer=optimizer,
-            loss={t.name: TaskLoss(t.loss, t.name) for t in self.tasks},
-            loss_weights={t.name: t.weight for t in self.tasks},
+            loss=by_node_name(
+                {
+                    t.name: TaskLoss(t.loss, node_name(t.name))
+                    for t in self.tasks
+                }
+            ),
+            loss_weights=by_node_name({t.name: t.weight for t in self.tasks}),
             # Weighted, so that missing labels do not count.
-            weighted_metrics={t.name: list(t.metrics) for t in self.tasks},
+            weighted_metrics=by_node_name(
+                {t.name: list(t.metrics) for t in self.tasks}
+            ),
             **kwargs,
         )
-
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        data = kwargs.get("validation_data")
-        if isinstance(data, (list, tuple)):
-            kwargs["validation_data"] = (_to_strings(data[0]), *data[1:])
-        return super().fit(_to_strings(x), *args, **kwargs)
-
-    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return super().evaluate(_to_strings(x), *args, **kwargs)
-
-    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        return super().predict(_to_strings(x), *args, **kwargs)
 
     def train_step(self, data: Any) -> Any:
         return super().train_step(self.apply_label_mask(data))
@@ -300,6 +325,7 @@ class MultiGateRecommender(keras.Model):
                 "Labels must be a dict with one entry for each task. "
                 f"Expected: {sorted(self._tasks)}. Received: {received}"
             )
+        check_weights(weights, self._tasks)
         if not isinstance(weights, Mapping):
             weights = dict.fromkeys(self._tasks, weights)
         new_labels = {}
@@ -309,14 +335,42 @@ class MultiGateRecommender(keras.Model):
             mask = task.label_mask(label)
             weight = tf.cast(mask, tf.float32)
             if weights.get(name) is not None:
-                given = tf.reshape(tf.cast(weights[name], tf.float32), [-1])
-                weight *= given
+                given = tf.cast(weights[name], tf.float32)
+                weight *= tf.reshape(given, tf.shape(weight))
+                mask &= weight != 0.0
             if label.shape.rank == 1 and task.units == 1:
                 label = label[:, tf.newaxis]
             mask = tf.reshape(mask, [-1] + [1] * (label.shape.rank - 1))
-            new_labels[name] = tf.where(mask, label, tf.zeros_like(label))
-            new_weights[name] = weight
+            label = tf.where(mask, label, tf.zeros_like(label))
+            if label.dtype.is_floating:
+                label = require_finite(
+                    label,
+                    f"The labels of task {name!r}",
+                    "If NaN says that there is none, set missing_label=nan.",
+                )
+            new_labels[name] = label
+            new_weights[name] = require_finite(
+                weight, f"The sample weights of task {name!r}", "Use 0."
+            )
         return features, new_labels, new_weights
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        arguments = {"training": training} if KERAS_3 else {}
+        named = map(by_node_name, (y, y_pred, sample_weight))
+        return super().compute_loss(x, *named, **arguments)
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> Any:
+        named = map(by_node_name, (y, y_pred, sample_weight))
+        return super().compute_metrics(x, *named)
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -368,16 +422,16 @@ class MultiGateRecommender(keras.Model):
         optimizer.build(self.trainable_variables)
 
 
-def _to_strings(inputs: Any) -> Any:
-    """Turns NumPy strings into tensors, as Keras 3 refuses the former."""
-    if not isinstance(inputs, Mapping):
-        return inputs
-    return {
-        name: (
-            tf.constant(values, tf.string)
-            if getattr(values, "dtype", None) is not None
-            and getattr(values.dtype, "kind", "") in ("U", "O")
-            else values
-        )
-        for name, values in inputs.items()
-    }
+def _check_kinds(tasks: Sequence[Task], gates: Mapping[str, Gate]) -> None:
+    for task in tasks:
+        if not isinstance(task, Task):
+            raise ValueError(
+                "`tasks` must be a list of keras_comet.Task. "
+                f"Received: {task!r}"
+            )
+    for name, gate in gates.items():
+        if not isinstance(gate, Gate):
+            raise ValueError(
+                "A gate must be a keras_comet.Gate, such as COMETGate. "
+                f"Received: {gate!r} for task {name!r}"
+            )

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
@@ -64,7 +65,11 @@ class Task:
 
         Returns:
             A bool tensor `(batch,)`.
+
+        Raises:
+            ValueError: If labels of this dtype cannot be missing.
         """
+        self._check_dtype(labels.dtype)
         if self.missing_label is None:
             missing = tf.zeros_like(labels, tf.bool)
         elif math.isnan(self.missing_label):
@@ -75,6 +80,19 @@ class Task:
             )
         rest = list(range(1, labels.shape.rank))
         return ~tf.reduce_all(missing, axis=rest)
+
+    def _check_dtype(self, dtype: tf.DType) -> None:
+        """Refuses what a cast would turn into another label."""
+        if self.missing_label is None or dtype.is_floating:
+            return
+        with np.errstate(invalid="ignore"):
+            label = np.asarray(self.missing_label).astype(dtype.as_numpy_dtype)
+        if label != self.missing_label:
+            raise ValueError(
+                f"Labels of task {self.name!r} are of dtype {dtype.name}, "
+                f"which cannot hold missing_label={self.missing_label}. Cast "
+                "the labels to float32, or mark missing ones by another value."
+            )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the JSON form, for saving."""

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from keras_comet.ops.replica_seed import replica_seed
+
 
 def random_normal(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Standard normal numbers that depend on nothing but `seed`.
@@ -15,9 +17,4 @@ def random_normal(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     Returns:
         A float32 tensor of that shape.
     """
-    context = tf.distribute.get_replica_context()
-    replica = context.replica_id_in_sync_group if context else 0
-    replica = tf.reshape(tf.cast(replica, tf.int32), [1])
-    return tf.random.stateless_normal(
-        shape, seed + tf.concat([[0], replica * 2**24], axis=0)
-    )
+    return tf.random.stateless_normal(shape, replica_seed(seed))

@@ -9,6 +9,9 @@ from keras_comet import NumericFeature
 from keras_comet import Task
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
+from keras_comet.export.signature import find_input_signature
+from keras_comet.gates.capture import capture_calls
+from keras_comet.models.node_name import node_name
 
 NUM_ROWS = 48
 USERS = [f"u{index}" for index in range(10)]
@@ -178,6 +181,85 @@ def test_missing_rows_get_no_gradient():
         before, model.towers["rating"].get_weights(), strict=True
     ):
         np.testing.assert_array_equal(old, new)
+
+
+def make_small_model():
+    """Trains in eager mode, in a tenth of a second."""
+    model = make_model(
+        features={"age": NumericFeature(40.0, 100.0)},
+        gates={task: GATES["softmax"]() for task in ("click", "rating")},
+        compile=False,
+    )
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    return model
+
+
+def test_one_missing_number_leaves_the_weights_finite():
+    model = make_small_model()
+    x, y = make_data()
+    x["age"][3] = np.nan
+    model.fit({"age": x["age"]}, y, batch_size=NUM_ROWS, verbose=0)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    predictions = model.predict({"age": x["age"]}, verbose=0)
+    assert all(np.isfinite(each).all() for each in predictions.values())
+
+
+@pytest.mark.parametrize(
+    ("what", "match"),
+    [
+        ("labels", "labels of task 'click'"),
+        ("weights", "sample weights of task 'rating'"),
+        ("tower", "predictions of task 'rating'"),
+        ("table", "feature 'user'"),
+    ],
+)
+def test_what_is_not_finite_is_named(what, match):
+    model = make_small_model()
+    x, y = make_data()
+    weights = {task: np.ones(NUM_ROWS, "float32") for task in y}
+    if what == "labels":
+        y["click"][5] = np.nan
+    elif what == "weights":
+        weights["rating"][5] = np.inf
+    elif what == "tower":
+        model.towers["rating"].dense["1"].bias.assign([np.nan])
+    else:
+        features = {"user": CategoricalFeature(USERS, embedding_dim=4)}
+        model = make_model(features=features, compile=False)
+        features["user"].set_weights(
+            [
+                np.full_like(each, -1) * np.nan
+                for each in features["user"].get_weights()
+            ]
+        )
+        model.compile("sgd", run_eagerly=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=match):
+        model.train_on_batch(
+            {name: x[name] for name in model.features}, y, weights
+        )
+
+
+def test_labels_of_weight_zero_may_be_anything():
+    model = make_small_model()
+    x, y = make_data()
+    y["click"][::2] = np.nan
+    weights = {
+        "click": np.isfinite(y["click"]).astype("float32"),
+        "rating": np.ones(NUM_ROWS, "float32"),
+    }
+    x = {"age": x["age"]}
+    found = model.evaluate(
+        x,
+        y,
+        sample_weight=weights,
+        batch_size=NUM_ROWS,
+        verbose=0,
+        return_dict=True,
+    )
+    p = model.predict(x, verbose=0)["click"][1::2, 0].astype("float64")
+    known = y["click"][1::2]
+    expected = -(known * np.log(p) + (1 - known) * np.log(1 - p)).mean()
+    np.testing.assert_allclose(found["click_loss"], expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("gate", ["comet", "hash"])
@@ -353,6 +435,50 @@ def test_each_feature_is_looked_up_once(gate):
     assert calls == ["user", "item"]
 
 
+def test_features_and_gates_know_whether_the_model_trains():
+    model = make_model(
+        "hash",
+        features={
+            "user": CategoricalFeature(USERS, embedding_dim=4, unknown_rate=1.0)
+        },
+        compile=False,
+    )
+    x = {"user": tf.constant(USERS)}
+    with capture_calls() as calls:
+        served = model(x, training=False)["click"].numpy()
+        trained = model(x, training=True)["click"].numpy()
+    assert (served != trained).any()
+    # A hash gate reads the true ids in training too.
+    weights = [each for gate, each in calls if gate.task == "click"]
+    np.testing.assert_array_equal(weights[0], weights[1])
+    assert len(np.unique(np.argmax(weights[0], axis=1))) > 1
+
+
+def test_names_may_be_any_text(tmp_path):
+    tasks, users = ["to buy", "à/la: carte"], "the user"
+    model = make_model(
+        features={users: CategoricalFeature(USERS, embedding_dim=4)},
+        gates={task: GATES["softmax"]() for task in tasks},
+        tasks=[Task(task, "mse", ["mae"]) for task in tasks],
+    )
+    x = {users: np.array(USERS)}
+    y = {task: np.ones(len(USERS), "float32") for task in tasks}
+    # Not in eager mode, as it is nodes of graphs that have names.
+    history = model.fit(x, y, verbose=0).history
+    names = [node_name(task) for task in tasks]
+    assert names == ["to_buy", "x__la__carte"]
+    expected = {f"{name}_{each}" for name in names for each in ("loss", "mae")}
+    assert set(history) == {"loss", *expected}
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    found = again(x)
+    assert list(found) == tasks
+    for task, values in model(x).items():
+        np.testing.assert_array_equal(found[task], values)
+    signature = find_input_signature(model, None)
+    assert signature == {users: tf.TensorSpec([None], tf.string, "the_user")}
+
+
 def test_weights_file_moves_between_models(tmp_path):
     model, other = make_model(), make_model()
     x, _ = make_data()
@@ -413,7 +539,23 @@ def test_mixed_precision_predicts_float32():
     [
         ({"gates": {"click": GATES["comet"]()}}, "same names"),
         ({"tasks": []}, "same names"),
+        ({"tasks": ["click", "rating"]}, "list of keras_comet.Task"),
+        (
+            {
+                "gates": {t: GATES["softmax"]() for t in ("a b", "a_b")},
+                "tasks": [Task(t, "mse") for t in ("a b", "a_b")],
+            },
+            "characters that no graph accepts",
+        ),
+        (
+            {"gates": {t: keras.layers.Dense(5) for t in ("click", "rating")}},
+            "must be a keras_comet.Gate.*'click'",
+        ),
         ({"features": {}}, "at least one feature"),
+        (
+            {"features": {"age": keras.layers.Dense(2)}},
+            "must be a layer of keras_comet.*'age'",
+        ),
         (
             {
                 "features": {"age": NumericFeature()},
@@ -448,6 +590,8 @@ def test_bad_construction_raises(kwargs, match):
 def test_bad_calls_raise():
     model = make_model()
     x, y = make_data()
+    with pytest.raises(ValueError, match="'user' takes.*shape \\(48, 2\\)"):
+        model({**x, "user": np.stack([x["user"], x["user"]], axis=1)})
     with pytest.raises(ValueError, match="missing: \\['age'\\]"):
         model({"user": x["user"], "item": x["item"]})
     with pytest.raises(ValueError, match="one entry for each task"):

@@ -29,6 +29,22 @@ def test_label_mask_reads_integers():
 
 
 @pytest.mark.parametrize(
+    ("missing", "dtype"),
+    [
+        (float("nan"), tf.int64),
+        # Casts make 0, 255 and True of these.
+        (0.5, tf.int32),
+        (-1.0, tf.uint8),
+        (-1.0, tf.bool),
+    ],
+)
+def test_labels_that_cannot_hold_the_missing_one_raise(missing, dtype):
+    task = Task("buy", "mse", missing_label=missing)
+    with pytest.raises(ValueError, match=f"'buy'.*{dtype.name}.*{missing}"):
+        task.label_mask(tf.cast([0, 1], dtype))
+
+
+@pytest.mark.parametrize(
     "loss", ["mse", keras.losses.MeanSquaredError(), keras.losses.get("mse")]
 )
 def test_task_loss_is_the_weighted_mean(loss):

@@ -196,10 +196,30 @@ LAYERS = {
         {"vocabulary": [0, 7, 3], "embedding_dim": 2},
         integer_ids,
     ),
+    "hashed feature": (
+        keras_comet.HashedFeature,
+        {"num_bins": 3, "embedding_dim": 2},
+        string_ids,
+    ),
+    "multi-categorical feature": (
+        keras_comet.MultiCategoricalFeature,
+        {"vocabulary": [1, 7, 3], "embedding_dim": 2, "combiner": "sum"},
+        lambda batch: np.stack([integer_ids(batch)] * 2, axis=1),
+    ),
+    "bucketized feature": (
+        keras_comet.BucketizedFeature,
+        {"boundaries": [-0.5, 0.5], "embedding_dim": 2},
+        (),
+    ),
     "numeric feature": (
         keras_comet.NumericFeature,
         {"mean": [0.5, 1.0], "variance": [2.0, 4.0]},
         (2,),
+    ),
+    "numeric feature without gaps": (
+        keras_comet.NumericFeature,
+        {"mean": 0.5, "variance": 2.0, "missing": "error"},
+        (),
     ),
     "mixture": (
         keras_comet.MixtureOfExperts,
@@ -300,7 +320,10 @@ LAYERS = {
 EXCEPTIONS = {
     # TensorFlow's lookup tables have no kernel for XLA.
     ("categorical feature", testing.check_compiled_training),
+    ("multi-categorical feature", testing.check_compiled_training),
     ("recommender", testing.check_compiled_training),
+    # XLA leaves assertions out.
+    ("numeric feature without gaps", testing.check_compiled_training),
     # Its predictions are float32 under every policy.
     ("recommender", testing.check_mixed_precision),
 }
