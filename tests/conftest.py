@@ -11,6 +11,7 @@ import time
 
 import hypothesis
 import pytest
+import tensorflow as tf
 
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
@@ -68,6 +69,14 @@ def fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture
+def eager():
+    """Traces nothing: for what is the same in a graph."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.hookimpl(tryfirst=True)
