@@ -11,6 +11,7 @@ import time
 
 import hypothesis
 import pytest
+import tensorflow as tf
 
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
@@ -26,11 +27,14 @@ LONGEST_SHARED_SETUP = 90.0
 TOLERANCE = 3.0
 
 # What is the same in both Kerases, and so runs in Keras 3 alone: code without
-# Keras, rules about text, and programs that choose a Keras themselves.
+# Keras, maths in TensorFlow's ops that is tested further, rules about text, and
+# programs that choose a Keras themselves.
 KERAS_3_ONLY = [
+    "analysis",
     "benchmarks",
     "datasets",
     "examples",
+    "gates/property_test.py",
     "guarantees_test.py",
     "keras_test.py",
     "metrics/permutation_distance_test.py",
@@ -38,6 +42,7 @@ KERAS_3_ONLY = [
     "models/tfrs_test.py",
     "ops",
     "regularizers",
+    "search/exchange_search_test.py",
     "source_test.py",
     "studies",
 ]
@@ -68,6 +73,14 @@ def fresh_keras():
     keras.utils.set_random_seed(0)
     yield
     keras.mixed_precision.set_global_policy("float32")
+
+
+@pytest.fixture
+def eager():
+    """Traces nothing: for what is the same in a graph."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.hookimpl(tryfirst=True)

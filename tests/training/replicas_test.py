@@ -130,6 +130,8 @@ def train_as_one():
 
 
 def resume():
+    # Without the time that tracing three of them takes.
+    tf.config.run_functions_eagerly(True)
     directory = sys.argv[1]
     train(two, 1, "sinkhorn", directory)
     history, weights, _ = train(two, 2, "sinkhorn", directory)

@@ -325,6 +325,7 @@ def test_not_a_number_ends_training_and_is_no_checkpoint(tmp_path):
     assert not list(tmp_path.glob("update*"))
 
 
+@pytest.mark.usefixtures("eager")
 def test_progress_bar_shows_tasks_and_validation(capsys):
     data = labelled(np.arange(8.0))
     Trainer(recommender()).fit(data, validation_data=data, verbose=1)
@@ -375,6 +376,7 @@ def test_second_training_resumes_the_first(make_model, tmp_path):
     assert history.history == whole.history
 
 
+@pytest.mark.usefixtures("eager")
 def test_checkpoints_are_written_when_due_and_the_newest_kept(tmp_path):
     # 6 updates in an epoch.
     train_with_checkpoints(tmp_path / "a", epochs=5)
@@ -412,6 +414,7 @@ def largest_file(size):
         signal.signal(signal.SIGXFSZ, handler)
 
 
+@pytest.mark.usefixtures("eager")
 def test_full_disk_is_a_warning_and_training_goes_on(tmp_path):
     expected, _ = train_with_checkpoints(tmp_path / "whole", epochs=4)
     full = contextlib.ExitStack()
@@ -444,6 +447,7 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
     ("damage", "part"),
     [
@@ -469,6 +473,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(
     train_with_checkpoints(tmp_path, epochs=2)
 
 
+@pytest.mark.usefixtures("eager")
 def test_directory_of_damaged_checkpoints_is_an_error(tmp_path):
     train_with_checkpoints(tmp_path, epochs=2)
     for path in tmp_path.glob("*.index"):
@@ -480,6 +485,7 @@ def test_directory_of_damaged_checkpoints_is_an_error(tmp_path):
         train_with_checkpoints(tmp_path, epochs=3)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("other", ["shapes", "fewer", "more"])
 def test_checkpoint_of_another_model_is_an_error(other, tmp_path):
     def train(units):
