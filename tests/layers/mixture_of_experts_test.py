@@ -7,6 +7,7 @@ import tensorflow as tf
 import keras_comet
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
+from tests.helpers import assert_gradients_close
 from tests.helpers import gradients
 from tests.helpers import rows
 from tests.helpers import variables
@@ -236,3 +237,37 @@ def test_keras_compiles_with_xla_on_a_gpu_where_all_is_dense(
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [gpu])
     model.compile("sgd", "mse")
     assert model.jit_compile == (dispatch == "dense")
+
+
+@pytest.mark.parametrize("dispatch", ["dense", "sparse", "auto"])
+@pytest.mark.parametrize(
+    "gate_class", [keras_comet.COMETGate, keras_comet.TopKGate]
+)
+def test_gradient_penalties_equal_those_of_the_plain_sum(gate_class, dispatch):
+    experts = [keras.layers.Dense(3, "tanh") for _ in range(4)]
+    gate = gate_class(4)
+    moe = keras_comet.MixtureOfExperts(experts, gate, dispatch)
+    x = tf.constant(rows(6, 5))
+    moe(x)
+    sources = variables(moe.trainable_weights)
+
+    def plain(x):
+        weights = tf.unstack(gate(x, training=True), axis=-1)
+        return tf.add_n(
+            [
+                weight[:, tf.newaxis] * expert(x)
+                for weight, expert in zip(weights, experts, strict=True)
+            ]
+        )
+
+    def differentiate(function):
+        def penalty():
+            _, [slope] = gradients(lambda: tf.reduce_sum(function(x) ** 2), [x])
+            return tf.reduce_sum(slope**2)
+
+        return gradients(penalty, sources)
+
+    penalty, found = differentiate(lambda x: moe(x, training=True))
+    expected_penalty, expected = differentiate(plain)
+    np.testing.assert_allclose(penalty, expected_penalty, rtol=1e-5)
+    assert_gradients_close(found, expected, 1e-4)
