@@ -30,9 +30,9 @@ class MixtureOfExperts(ExpertMixture):
         gate: `Gate` with as many experts.
         dispatch: str. `"sparse"` computes the selected experts, `"dense"`
             all of them; `"auto"` decides for each batch: dense while more
-            than half of the weights are not zero. Functions compiled with
-            XLA compute densely, as XLA needs fixed shapes. Defaults to
-            `"auto"`.
+            than half of the weights are not zero. XLA needs fixed shapes:
+            functions compiled with it compute densely, and Keras 3 compiles
+            models with it only if all is `"dense"`. Defaults to `"auto"`.
         shared_experts: list of Keras layers or models, or
             `StackedDenseExperts`: computed for every row, and added to what
             is combined. Defaults to `()`.

@@ -164,13 +164,18 @@ def check_compiled_training(
 ) -> None:
     """Training steps compiled with XLA give the losses of eager ones.
 
-    Layers with string inputs are compiled without XLA, which has no strings.
+    Layers with string inputs are compiled without XLA, which has no strings,
+    and so are those that say `supports_jit = False`.
     """
     tensors = make_inputs(inputs, 4)
     strings = any(each.dtype == tf.string for each in tf.nest.flatten(tensors))
+    eager = make_model(layer_class, init_kwargs, tensors, run_eagerly=True)
+    with_xla = not strings and all(
+        getattr(layer, "supports_jit", True) for layer in flatten_layers(eager)
+    )
     models = [
-        make_model(layer_class, init_kwargs, tensors, **options)
-        for options in ({"run_eagerly": True}, {"jit_compile": not strings})
+        eager,
+        make_model(layer_class, init_kwargs, tensors, jit_compile=with_xla),
     ]
     losses = []
     for model in models:

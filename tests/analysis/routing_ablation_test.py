@@ -208,7 +208,11 @@ def test_missing_labels_do_not_count():
     # A batch without any label has the loss 0.
     is_missing[:12] = True
     model = keras_comet.MultiGateRecommender(
-        features={"x": keras_comet.NumericFeature([0.0] * 3, [1.0] * 3)},
+        features={
+            "x": keras_comet.NumericFeature(
+                [0.0] * 3, [1.0] * 3, missing="mean"
+            )
+        },
         experts=[keras.layers.Dense(4) for _ in range(3)],
         gates={task: keras_comet.SoftmaxGate(3) for task in LABELS},
         tasks=[
