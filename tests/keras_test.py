@@ -2,11 +2,37 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from tests.helpers import run_script
 
-IMPORT = "import keras_comet; print(keras_comet._keras.keras.__version__[0])"
+IMPORT = "import keras_comet"
+
+# Predicts with the weights in one file, and saves them to another.
+WEIGHTS = """
+import sys
+import numpy as np
+from keras_comet._keras import keras
+import keras_comet
+
+moe = keras_comet.MixtureOfExperts(
+    [keras.layers.Dense(3) for _ in range(4)],
+    keras_comet.COMETGate(
+        4, permutation=keras_comet.ExpertPermutation(4)
+    ),
+)
+inputs = keras.Input((6,))
+model = keras.Model(inputs, moe(inputs))
+source, target = sys.argv[1:]
+if source != "none":
+    model.load_weights(source)
+else:
+    moe.gate.permutation.assignment.assign([[2, 0, 3, 1]])
+model.save_weights(target)
+x = np.linspace(-1, 1, 30, dtype="float32").reshape(5, 6)
+print(keras.__version__[0], np.asarray(model(x)).tolist())
+"""
 
 # What goes wrong -> the environment, and what comes before the import.
 MISTAKES = {
@@ -48,10 +74,35 @@ for environment, before in json.loads(sys.argv[1]):
 """
 
 
-@pytest.mark.parametrize(("legacy", "version"), [("1", "2"), ("0", "3")])
-def test_environment_chooses_the_keras(legacy, version):
-    finished = run_script(IMPORT, TF_USE_LEGACY_KERAS=legacy)
-    assert finished.stdout.strip() == version, finished.stderr
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Keras 3 gives weights to tf_keras, which gives them back."""
+    directory = tmp_path_factory.mktemp("weights")
+    first, second = (str(directory / f"{i}.weights.h5") for i in (1, 2))
+    return [
+        run_script(WEIGHTS, source, target, TF_USE_LEGACY_KERAS=legacy)
+        for source, target, legacy in (
+            ("none", first, "0"),
+            (first, second, "1"),
+            (second, first, "0"),
+        )
+    ]
+
+
+@pytest.mark.parametrize(("index", "version"), [(0, "3"), (1, "2")])
+def test_environment_chooses_the_keras(processes, index, version):
+    finished = processes[index]
+    assert finished.stdout.startswith(version + " "), finished.stderr
+
+
+def test_weights_file_moves_between_the_two_kerases(processes):
+    outputs = []
+    for finished, version in zip(processes, "323", strict=True):
+        assert finished.returncode == 0, finished.stderr
+        assert finished.stdout.startswith(version)
+        outputs.append(np.array(eval(finished.stdout[2:])))
+    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-6)
+    np.testing.assert_allclose(outputs[2], outputs[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])

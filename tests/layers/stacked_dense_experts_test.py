@@ -60,9 +60,10 @@ def mix_in_a_loop(x, weights, upstream, kernels, biases):
 
 
 # One and two rows are few for 32 experts; the third row has five of them.
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    ("training", "compiled"), [(False, False), (True, False), (True, True)]
+)
 @pytest.mark.parametrize("dispatch", ["dense", "sparse", "auto"])
-@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("batch", [1, 2, 40])
 def test_mixture_equals_a_loop_over_the_pairs(
     batch, training, dispatch, compiled
