@@ -230,7 +230,7 @@ def test_what_is_not_finite_is_named(what, match):
         model = make_model(features=features, compile=False)
         features["user"].set_weights(
             [
-                np.full_like(each, -1) * np.nan
+                each * np.nan if each.dtype.kind == "f" else each
                 for each in features["user"].get_weights()
             ]
         )
