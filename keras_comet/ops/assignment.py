@@ -32,6 +32,7 @@ def linear_assignment(cost: tf.Tensor) -> tf.Tensor:
     linear_assignment(tf.constant([[4.0, 1.0], [2.0, 3.0]]))  # [1, 0]
     ```
     """
+    cost = tf.convert_to_tensor(cost)
     if cost.shape.rank != 2 or cost.shape[0] != cost.shape[1]:
         raise ValueError(
             "`cost` must be a square matrix of static shape (n, n). "

@@ -50,3 +50,8 @@ def test_planted_permutation_is_found():
 def test_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match="square"):
         linear_assignment(tf.zeros(shape))
+
+
+def test_numpy_arrays_are_taken_in_eager_mode():
+    cost = np.array([[4.0, 1.0], [2.0, 3.0]], "float32")
+    np.testing.assert_array_equal(linear_assignment(cost), [1, 0])
