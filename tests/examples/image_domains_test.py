@@ -1,6 +1,9 @@
+import pytest
+
 from tests.helpers import run_program
 
 
+@pytest.mark.slow
 def test_smoke_run_prints_what_the_gate_is_worth(tmp_path):
     output = run_program(
         "examples/image_domains.py",

@@ -1,6 +1,9 @@
+import pytest
+
 from tests.helpers import run_program
 
 
+@pytest.mark.slow
 def test_smoke_run_recovers_and_rescues(tmp_path):
     output = run_program(
         "examples/local_search.py", "--smoke", f"--output-dir={tmp_path}"

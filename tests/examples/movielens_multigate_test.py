@@ -1,6 +1,9 @@
+import pytest
+
 from tests.helpers import run_program
 
 
+@pytest.mark.slow
 def test_smoke_run_prints_a_table_and_serves(tmp_path):
     output = run_program(
         "examples/movielens_multigate.py",
