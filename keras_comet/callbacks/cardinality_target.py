@@ -70,13 +70,14 @@ class CardinalityTarget(keras.callbacks.Callback):
         cap: int | None = None,
     ) -> None:
         super().__init__()
-        if (by_epoch is None) == (by_step is None):
+        given = [each for each in (by_epoch, by_step) if each is not None]
+        if len(given) != 1:
             raise ValueError(
                 "The deadline must be either `by_epoch` or `by_step`. "
                 f"Received: {by_epoch=}, {by_step=}"
             )
-        deadline = by_step if by_epoch is None else by_epoch
-        if deadline != int(deadline or 0) or int(deadline or 0) < 0:
+        [deadline] = given
+        if deadline != int(deadline) or deadline < 0:
             raise ValueError(
                 "The deadline must be an integer of at least 0. Received: "
                 f"{by_epoch=}, {by_step=}. Within an epoch, use `by_step`."
@@ -89,7 +90,7 @@ class CardinalityTarget(keras.callbacks.Callback):
         self.by_epoch = by_epoch
         self.by_step = by_step
         self.cap = cap
-        self._deadline = int(deadline or 0)
+        self._deadline = deadline
         self._gates: list[SmoothStepGate] = []
         self._steps_before_epoch = 0
         self._position = 0

@@ -88,22 +88,15 @@ def _constants_of(layer: Any, hard_routing: bool) -> list[Constant]:
 
 
 def _merge(experts: StackedDenseExperts) -> list[Constant]:
-    """Adds up base and deviations, which leaves nothing of the base."""
-    constants = []
-    for index in range(len(experts.widths)):
-        for name in (f"kernel_{index}", f"bias_{index}"):
-            base = _read(getattr(experts, f"base_{name}"))
-            deviations = _read(getattr(experts, name))
-            merged = tf.Variable(
-                base + np.float32(experts.deviation_scale) * deviations,
-                trainable=False,
-                name=name,
-            )
-            constants += [
-                Constant(experts, name, merged),
-                Constant(experts, f"base_{name}", np.zeros(0, base.dtype)),
-            ]
-    return constants
+    """Puts sums in the place of deviations, which leaves nothing of a base."""
+    return [
+        constant
+        for name, merged in experts.merged_weights().items()
+        for constant in (
+            Constant(experts, name, tf.Variable(merged, trainable=False)),
+            Constant(experts, f"base_{name}", np.zeros(0, merged.dtype)),
+        )
+    ]
 
 
 def _read(variable: Any) -> np.ndarray[Any, Any]:

@@ -6,12 +6,13 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import aggregation
-from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.base import RegularizerWeight
 from keras_comet.gates.base import check_k
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.linear_gate import LinearGate
+from keras_comet.gates.seed_state import add_seed_state
+from keras_comet.gates.seed_state import next_seed
 from keras_comet.ops.linear import linear
 from keras_comet.ops.random_normal import random_normal
 
@@ -137,18 +138,7 @@ class TopKGate(LinearGate):
             shape=self.kernel.shape,
             initializer="zeros",
         )
-        self.seed_state = self.add_weight(
-            name="seed_state",
-            shape=(2,),
-            dtype="int32",
-            initializer=(
-                keras.initializers.RandomUniform(0, 2**31 - 1)
-                if self.seed is None
-                else keras.initializers.Constant(self.seed)
-            ),
-            trainable=False,
-            aggregation=aggregation("only_first_replica"),
-        )
+        self.seed_state = add_seed_state(self, self.seed)
 
     def route(
         self, routing_inputs: tf.Tensor, training: bool
@@ -159,12 +149,15 @@ class TopKGate(LinearGate):
         scores = logits
         if self.balance_rate:
             scores += tf.convert_to_tensor(self.balance)
-        _, experts = tf.math.top_k(scores, self.k)
+        chosen, experts = tf.math.top_k(scores, self.k)
         # (..., k, n): row j is the expert of the j-th largest score
         selected = tf.one_hot(experts, self.num_experts, dtype=logits.dtype)
-        if self.balance_rate and training:
-            self._move_balance(selected)
-        chosen = tf.gather(logits, experts, batch_dims=logits.shape.rank - 1)
+        if self.balance_rate:
+            # The balance chooses, and does not weigh.
+            rank = logits.shape.rank
+            chosen = tf.gather(logits, experts, batch_dims=rank - 1)
+            if training:
+                self._move_balance(selected)
         return tf.nn.softmax(chosen)[..., tf.newaxis] * selected, penalties
 
     def _move_balance(self, selected: tf.Tensor) -> None:
@@ -179,9 +172,7 @@ class TopKGate(LinearGate):
         spread = _NOISE_FLOOR + tf.nn.softplus(
             linear(routing_inputs, self.noise_kernel)
         )
-        seed = tf.convert_to_tensor(self.seed_state)
-        self.seed_state.assign(seed + [1, 0])
-        noise = random_normal(tf.shape(spread), seed)
+        noise = random_normal(tf.shape(spread), next_seed(self.seed_state))
         return tf.cast(noise, spread.dtype) * spread
 
     def get_config(self) -> dict[str, Any]:

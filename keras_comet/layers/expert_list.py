@@ -1,5 +1,6 @@
 """Keras layers or models as the experts of a mixture."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from keras_comet._keras import keras
 from keras_comet.containers import LayerDict
 from keras_comet.ops import RoutedPairs
 from keras_comet.ops import dispatch
+from keras_comet.ops import if_nonempty
 
 
 class ExpertList(LayerDict):
@@ -71,18 +73,16 @@ class ExpertList(LayerDict):
         """Returns what the experts make of their rows, in order of `pairs`."""
         routed = zip(self.values(), dispatch(rows, pairs), strict=True)
         return tf.concat(
-            [self._call_if_nonempty(expert, rows) for expert, rows in routed],
+            [
+                if_nonempty(
+                    rows,
+                    functools.partial(self._call_expert, expert),
+                    self._output_shape,
+                    self.compute_dtype,
+                )
+                for expert, rows in routed
+            ],
             axis=0,
-        )
-
-    def _call_if_nonempty(self, expert: Any, rows: tf.Tensor) -> tf.Tensor:
-        # Several Keras layers abort the process, or return NaN, for the
-        # gradient of an empty batch.
-        rows = tf.ensure_shape(rows, [None, *rows.shape[1:]])
-        return tf.cond(
-            tf.shape(rows)[0] > 0,
-            lambda: self._call_expert(expert, rows),
-            lambda: tf.zeros([0, *self._output_shape], self.compute_dtype),
         )
 
     def _call_expert(self, expert: Any, rows: tf.Tensor) -> tf.Tensor:
@@ -102,7 +102,8 @@ def _check_experts(experts: Any) -> None:
     ):
         raise ValueError(
             "`experts` must be a list of Keras layers or one "
-            f"StackedDenseExperts. Received: experts={experts!r}"
+            "StackedDenseExperts or SharedBaseExperts. Received: "
+            f"experts={experts!r}"
         )
     if not experts:
         raise ValueError("`experts` must hold at least one layer. Received: []")

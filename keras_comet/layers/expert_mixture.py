@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
+from typing import TypeAlias
+from typing import TypeVar
 
 import tensorflow as tf
 
@@ -20,8 +22,15 @@ from keras_comet.layers.expert_list import ExpertList
 from keras_comet.layers.mixture_inputs import check_leading_axes
 from keras_comet.layers.mixture_inputs import split_inputs
 from keras_comet.layers.mixture_inputs import split_shapes
+from keras_comet.layers.shared_base_experts import SharedBaseExperts
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.ops.xla import compiles_with_xla
+
+Experts: TypeAlias = (
+    Sequence[keras.layers.Layer] | StackedDenseExperts | SharedBaseExperts
+)
+
+Outputs = TypeVar("Outputs")
 
 _DISPATCHES = ("auto", "dense", "sparse")
 
@@ -42,17 +51,17 @@ class ExpertMixture(keras.layers.Layer):
     weights and outputs are keyed by gate.
 
     Args:
-        experts: list of Keras layers or models, or `StackedDenseExperts`.
+        experts: list of Keras layers or models, or one layer that answers for
+            all experts: `StackedDenseExperts` or `SharedBaseExperts`.
         dispatch: `"dense"`, `"sparse"` or `"auto"`.
-        shared_experts: list of Keras layers or models, or
-            `StackedDenseExperts`, whose outputs every row adds.
+        shared_experts: the same, whose outputs every row adds.
     """
 
     def __init__(
         self,
-        experts: Sequence[keras.layers.Layer] | StackedDenseExperts,
+        experts: Experts,
         dispatch: str = "auto",
-        shared_experts: Sequence[keras.layers.Layer] | StackedDenseExperts = (),
+        shared_experts: Experts = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -81,7 +90,7 @@ class ExpertMixture(keras.layers.Layer):
 
     @property
     def experts(self) -> Any:
-        """The experts as given: a list of layers or `StackedDenseExperts`."""
+        """The experts as given: a list of layers, or one for all."""
         return self._experts.as_given()
 
     @property
@@ -195,7 +204,7 @@ class ExpertMixture(keras.layers.Layer):
         weights = [tf.reshape(each, shape) for each in routing_weights]
         outputs = self._combine_rows(rows, weights, training)
         if self._shared_experts is not None:
-            shared = tf.add_n(self._call_shared(rows, training))
+            shared = self._call_shared(rows, training)
             outputs = [each + shared for each in outputs]
         if rank > 1:
             leading = tf.shape(features)[:rank]
@@ -204,20 +213,21 @@ class ExpertMixture(keras.layers.Layer):
         static_shape = [*features.shape[:rank], *self._output_shape]
         return [tf.ensure_shape(each, static_shape) for each in outputs]
 
-    def _call_shared(self, rows: tf.Tensor, training: bool) -> list[tf.Tensor]:
-        """Returns what each shared expert makes of all rows."""
+    def _call_shared(self, rows: tf.Tensor, training: bool) -> tf.Tensor:
+        """Adds up what the shared experts make of all rows."""
+
+        def add_up(rows: tf.Tensor) -> tf.Tensor:
+            return tf.add_n(self._shared_experts.call_all(rows, training))
+
         if self.dispatch == "dense" or compiles_with_xla():
-            return self._shared_experts.call_all(rows, training)
-        # Convolutions abort on an empty batch.
-        shape = [0, *self._output_shape]
-        number = self._shared_experts.num_experts
-        return ops.static_cond(
-            tf.shape(rows)[0] > 0,
-            lambda: self._call_in_branch(
-                self.shared_experts,
-                lambda: self._shared_experts.call_all(rows, training),
+            return add_up(rows)
+        return ops.if_nonempty(
+            rows,
+            lambda rows: self._call_in_branch(
+                self.shared_experts, lambda: add_up(rows)
             ),
-            lambda: [tf.zeros(shape, self.compute_dtype)] * number,
+            self._output_shape,
+            self.compute_dtype,
         )
 
     def _combine_rows(
@@ -258,8 +268,8 @@ class ExpertMixture(keras.layers.Layer):
         )
 
     def _call_in_branch(
-        self, experts: Any, compute: Callable[[], list[tf.Tensor]]
-    ) -> list[tf.Tensor]:
+        self, experts: Any, compute: Callable[[], Outputs]
+    ) -> Outputs:
         """Calls experts where losses that they add could not get out."""
         experts = tf.nest.flatten(experts)
         num_losses = [len(expert.losses) for expert in experts]

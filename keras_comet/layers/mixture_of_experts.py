@@ -1,15 +1,13 @@
 """A mixture of experts with one gate."""
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 
-from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.layers.expert_mixture import ExpertMixture
-from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
+from keras_comet.layers.expert_mixture import Experts
 
 
 @serializable
@@ -26,16 +24,15 @@ class MixtureOfExperts(ExpertMixture):
 
     Args:
         experts: list of Keras layers or models with equal output shapes, or
-            one `StackedDenseExperts`.
+            one `StackedDenseExperts` or `SharedBaseExperts`.
         gate: `Gate` with as many experts.
         dispatch: str. `"sparse"` computes the selected experts, `"dense"`
             all of them; `"auto"` decides for each batch: dense while more
             than half of the weights are not zero. XLA needs fixed shapes:
             functions compiled with it compute densely, and Keras 3 compiles
             models with it only if all is `"dense"`. Defaults to `"auto"`.
-        shared_experts: list of Keras layers or models, or
-            `StackedDenseExperts`: computed for every row, and added to what
-            is combined. Defaults to `()`.
+        shared_experts: the same: computed for every row, and added to what is
+            combined. Defaults to `()`.
 
     Call arguments:
         inputs: `features`, or `(features, routing_inputs)` when the gate
@@ -75,10 +72,10 @@ class MixtureOfExperts(ExpertMixture):
 
     def __init__(
         self,
-        experts: Sequence[keras.layers.Layer] | StackedDenseExperts,
+        experts: Experts,
         gate: Gate,
         dispatch: str = "auto",
-        shared_experts: Sequence[keras.layers.Layer] | StackedDenseExperts = (),
+        shared_experts: Experts = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(experts, dispatch, shared_experts, **kwargs)

@@ -1,17 +1,15 @@
 """A mixture of experts with one gate per task."""
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 
-from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.containers import LayerDict
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.gates.expert_permutation import check_names
 from keras_comet.layers.expert_mixture import ExpertMixture
-from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
+from keras_comet.layers.expert_mixture import Experts
 
 
 @serializable
@@ -27,14 +25,13 @@ class MultiGateMixtureOfExperts(ExpertMixture):
 
     Args:
         experts: list of Keras layers or models with equal output shapes, or
-            one `StackedDenseExperts`.
+            one `StackedDenseExperts` or `SharedBaseExperts`.
         gates: dict from task name to `Gate`, each with as many experts.
         dispatch: str. `"sparse"`, `"dense"` or `"auto"`, as in
             `MixtureOfExperts`; `"auto"` counts what any task selected.
             Defaults to `"auto"`.
-        shared_experts: list of Keras layers or models, or
-            `StackedDenseExperts`: computed for every row, and added to what
-            is combined. Defaults to `()`.
+        shared_experts: the same: computed for every row, and added to what is
+            combined. Defaults to `()`.
 
     Call arguments:
         inputs: `features`, or `(features, routing_inputs)`; routing inputs
@@ -75,10 +72,10 @@ class MultiGateMixtureOfExperts(ExpertMixture):
 
     def __init__(
         self,
-        experts: Sequence[keras.layers.Layer] | StackedDenseExperts,
+        experts: Experts,
         gates: Mapping[str, Gate],
         dispatch: str = "auto",
-        shared_experts: Sequence[keras.layers.Layer] | StackedDenseExperts = (),
+        shared_experts: Experts = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(experts, dispatch, shared_experts, **kwargs)

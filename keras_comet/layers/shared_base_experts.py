@@ -1,5 +1,6 @@
 """Experts that are one Keras layer, each with deviations of its own."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.ops import RoutedPairs
 from keras_comet.ops import dispatch
+from keras_comet.ops import if_nonempty
 
 
 @serializable
@@ -146,7 +148,17 @@ class SharedBaseExperts(keras.layers.Layer):
             self._deviations_by_expert(), dispatch(rows, pairs), strict=True
         )
         return tf.concat(
-            [self._call_if_nonempty(each, of, training) for each, of in routed],
+            [
+                if_nonempty(
+                    routed_rows,
+                    functools.partial(
+                        self._call_expert, deviations, training=training
+                    ),
+                    self.row_output_shape(rows.shape[1:]),
+                    self.compute_dtype,
+                )
+                for deviations, routed_rows in routed
+            ],
             axis=0,
         )
 
@@ -164,19 +176,6 @@ class SharedBaseExperts(keras.layers.Layer):
             }
             for expert in range(self.num_experts)
         ]
-
-    def _call_if_nonempty(
-        self, deviations: dict[str, tf.Tensor], rows: tf.Tensor, training: bool
-    ) -> tf.Tensor:
-        # Several Keras layers abort the process, or return NaN, for the
-        # gradient of an empty batch.
-        rows = tf.ensure_shape(rows, [None, *rows.shape[1:]])
-        shape = [0, *self.row_output_shape(rows.shape[1:])]
-        return tf.cond(
-            tf.shape(rows)[0] > 0,
-            lambda: self._call_expert(deviations, rows, training),
-            lambda: tf.zeros(shape, self.compute_dtype),
-        )
 
     def _call_expert(
         self, deviations: dict[str, tf.Tensor], rows: tf.Tensor, training: bool

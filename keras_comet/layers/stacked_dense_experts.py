@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
@@ -207,6 +208,25 @@ class StackedDenseExperts(keras.layers.Layer):
         layers = range(len(self.widths)) if self.built else []
         variables = [getattr(self, f"{name}_{layer}") for layer in layers]
         return [each for each in variables if each is not None]
+
+    def merged_weights(self) -> dict[str, np.ndarray[Any, Any]]:
+        """Returns each expert's weights as they are now, its base added.
+
+        Returns:
+            A dict from `"kernel_0"`, `"bias_0"`, ... to an array
+            `(num_experts, ...)`.
+        """
+        merged = {}
+        for index in range(len(self.widths)):
+            for name in (f"kernel_{index}", f"bias_{index}"):
+                stack = np.asarray(tf.convert_to_tensor(getattr(self, name)))
+                base = getattr(self, f"base_{name}")
+                if base is not None:
+                    scale = np.asarray(self.deviation_scale, stack.dtype)
+                    base = np.asarray(tf.convert_to_tensor(base))
+                    stack = base + scale * stack
+                merged[name] = stack
+        return merged
 
     def as_given(self) -> "StackedDenseExperts":
         """Returns the experts as a mixture was given them."""

@@ -1,15 +1,12 @@
 """A categorical feature: raw ids to embeddings."""
 
-from typing import Any
-
-import tensorflow as tf
-
 from keras_comet._keras import serializable
+from keras_comet.models.single_id_feature import SingleIdFeature
 from keras_comet.models.vocabulary_feature import VocabularyFeature
 
 
 @serializable
-class CategoricalFeature(VocabularyFeature):
+class CategoricalFeature(VocabularyFeature, SingleIdFeature):
     """Looks ids up in a vocabulary and embeds them.
 
     Ids that the vocabulary does not have share an embedding, so that a served
@@ -68,34 +65,4 @@ class CategoricalFeature(VocabularyFeature):
     ```
     """
 
-    gives_ids = True
-
     remedy = "For several ids in a row, use a MultiCategoricalFeature."
-
-    @property
-    def input_spec_for_serving(self) -> tf.TensorSpec:
-        """What a served model expects for this feature."""
-        return tf.TensorSpec(
-            [None], tf.string if self.has_strings else tf.int64
-        )
-
-    def lookup(self, ids: tf.Tensor) -> tf.Tensor:
-        """Maps ids to `0 ... num_ids - 1`, the unknown ones to the first.
-
-        Args:
-            ids: string or integer tensor `(batch,)` or `(batch, 1)`.
-
-        Returns:
-            An int64 tensor `(batch,)`.
-        """
-        return self.find_indices(self.as_rows(ids)[:, 0])
-
-    def call(
-        self,
-        ids: tf.Tensor,
-        return_indices: bool = False,
-        training: bool | None = None,
-    ) -> Any:
-        indices = self.lookup(ids)
-        embeddings = self.embed(indices, training)
-        return (embeddings, indices) if return_indices else embeddings

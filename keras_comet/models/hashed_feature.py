@@ -6,11 +6,11 @@ import tensorflow as tf
 
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
-from keras_comet.models.embedded_feature import EmbeddedFeature
+from keras_comet.models.single_id_feature import SingleIdFeature
 
 
 @serializable
-class HashedFeature(EmbeddedFeature):
+class HashedFeature(SingleIdFeature):
     """Hashes ids to bins and embeds these.
 
     For ids that are too many, or not known before. Ids that share a bin share
@@ -55,8 +55,6 @@ class HashedFeature(EmbeddedFeature):
     ```
     """
 
-    gives_ids = True
-
     def __init__(
         self,
         num_bins: int,
@@ -85,29 +83,10 @@ class HashedFeature(EmbeddedFeature):
         """Number of bins."""
         return self.num_bins
 
-    @property
-    def input_spec_for_serving(self) -> tf.TensorSpec:
-        """What a served model expects for this feature."""
-        return tf.TensorSpec(
-            [None], tf.string if self.has_strings else tf.int64
-        )
-
-    def lookup(self, ids: tf.Tensor) -> tf.Tensor:
-        """Maps ids to `0 ... num_bins - 1`, the same in every process.
-
-        Args:
-            ids: string or integer tensor `(batch,)` or `(batch, 1)`.
-
-        Returns:
-            An int64 tensor `(batch,)`.
-        """
-        ids = self.as_ids(self.as_rows(ids)[:, 0], self.has_strings)
+    def find_indices(self, ids: tf.Tensor) -> tf.Tensor:
+        """Maps ids of any shape to int64 bins."""
+        ids = self.as_ids(ids, self.has_strings)
         return tf.cast(self._hash(ids), tf.int64)
-
-    def call(self, ids: tf.Tensor, return_indices: bool = False) -> Any:
-        indices = self.lookup(ids)
-        embeddings = self.embed(indices)
-        return (embeddings, indices) if return_indices else embeddings
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -14,10 +14,10 @@ from keras_comet.containers import LayerDict
 from keras_comet.containers import deserialize_layers
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
+from keras_comet.layers.expert_mixture import Experts
 from keras_comet.layers.multi_gate_mixture_of_experts import (
     MultiGateMixtureOfExperts,
 )
-from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.models.feature import Feature
 from keras_comet.models.finite import require_finite
 from keras_comet.models.node_name import by_node_name
@@ -52,7 +52,7 @@ class MultiGateRecommender(RawDataModel):
             `MultiCategoricalFeature`, `HashedFeature`, `NumericFeature` or
             `BucketizedFeature`.
         experts: list of Keras layers or models with equal output shapes, or
-            one `StackedDenseExperts`.
+            one `StackedDenseExperts` or `SharedBaseExperts`.
         gates: dict from task name to `Gate`.
         tasks: list of `Task`, the same names.
         tower_units: list of int. Widths of the relu layers of each task's
@@ -108,7 +108,7 @@ class MultiGateRecommender(RawDataModel):
     def __init__(
         self,
         features: Mapping[str, Feature],
-        experts: Sequence[keras.layers.Layer] | StackedDenseExperts,
+        experts: Experts,
         gates: Mapping[str, Gate],
         tasks: Sequence[Task],
         tower_units: Sequence[int] = (64,),

@@ -129,10 +129,7 @@ def _dense_layers(layer: Any) -> tuple[list[Any], float] | None:
         A tuple of its dense layers and the rate of its dropout, or `None` if
         it has anything that they lack.
     """
-    if isinstance(layer, keras.Sequential):
-        layers = list(layer.layers)
-    else:
-        layers = [layer]
+    layers = _parts(layer)
     dense = [each for each in layers if type(each) is keras.layers.Dense]
     others = [each for each in layers if type(each) is not keras.layers.Dense]
     rates = {each.rate for each in others if type(each) is keras.layers.Dropout}
@@ -145,7 +142,6 @@ def _dense_layers(layer: Any) -> tuple[list[Any], float] | None:
     ]
     if (
         not dense
-        or type(layers[0]) is not keras.layers.Dense
         or (others and not (dropped and len(rates) == 1))
         or any(
             not each.use_bias
@@ -162,6 +158,11 @@ def _dense_layers(layer: Any) -> tuple[list[Any], float] | None:
     return dense, rates.pop() if rates else 0.0
 
 
+def _parts(layer: Any) -> list[Any]:
+    """Returns the layers of a Sequential model, or the layer itself."""
+    return layer.layers if isinstance(layer, keras.Sequential) else [layer]
+
+
 def _copy(layer: Any, name: str) -> Any:
     """Copies a layer without its weights."""
     if isinstance(layer, keras.Model):
@@ -173,24 +174,27 @@ def _copy(layer: Any, name: str) -> Any:
 
 
 def _start_equal(experts: Any, layer: Any) -> None:
-    """Gives built experts the weights of a layer."""
+    """Gives built experts the weights of a layer, or of one stacked expert."""
     if not isinstance(experts, StackedDenseExperts):
         for expert in experts:
             expert.set_weights(layer.get_weights())
         return
-    kernels, _ = _dense_layers(layer) or ([], 0.0)
-    for index, each in enumerate(kernels):
-        for name in ("kernel", "bias"):
-            _spread(experts, f"{name}_{index}", getattr(each, name))
-
-
-def _spread(experts: StackedDenseExperts, name: str, value: Any) -> None:
-    """Assigns a value to the base, or else to every expert."""
-    base, stack = getattr(experts, f"base_{name}"), getattr(experts, name)
-    if base is not None:
-        base.assign(value)
+    names = experts.merged_weights()
+    if isinstance(layer, StackedDenseExperts):
+        values = [each[0] for each in layer.merged_weights().values()]
     else:
-        stack.assign(np.broadcast_to(np.asarray(value), stack.shape))
+        values = [
+            value
+            for each in _parts(layer)
+            if type(each) is keras.layers.Dense
+            for value in each.get_weights()
+        ]
+    for name, value in zip(names, values, strict=True):
+        base, stack = getattr(experts, f"base_{name}"), getattr(experts, name)
+        if base is not None:
+            base.assign(value)
+        else:
+            stack.assign(np.broadcast_to(value, stack.shape))
 
 
 def _input_shape(layer: Any) -> tuple[Any, ...]:
@@ -249,13 +253,15 @@ def _upcycle_recommender(
             "A recommender that is upcycled must have one expert, which all "
             f"experts start as. Received: {model.mixture.num_experts} experts"
         )
-    if isinstance(one, StackedDenseExperts):
-        config = one.get_config()
-        config |= {
-            "num_experts": num_experts,
-            "deviation_scale": deviation_scale,
-        }
-        experts: Any = StackedDenseExperts.from_config(config)
+    stacked = isinstance(one, StackedDenseExperts)
+    if stacked:
+        experts: Any = StackedDenseExperts.from_config(
+            {
+                **one.get_config(),
+                "num_experts": num_experts,
+                "deviation_scale": deviation_scale,
+            }
+        )
     else:
         experts = _make_experts(one[0], num_experts, deviation_scale)
     gates = {task.name: make_gate(num_experts) for task in model.tasks}
@@ -274,14 +280,5 @@ def _upcycle_recommender(
     ):
         for key, layer in ours.items():
             layer.set_weights(theirs[key].get_weights())
-    if isinstance(one, StackedDenseExperts):
-        for index in range(len(one.widths)):
-            for name in (f"kernel_{index}", f"bias_{index}"):
-                base = getattr(one, f"base_{name}")
-                value = np.asarray(getattr(one, name))[0]
-                if base is not None:
-                    value = np.asarray(base) + one.deviation_scale * value
-                _spread(experts, name, value)
-    else:
-        _start_equal(experts, one[0])
+    _start_equal(experts, one if stacked else one[0])
     return upcycled

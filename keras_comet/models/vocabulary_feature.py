@@ -6,8 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_comet._keras import aggregation
 from keras_comet._keras import keras
+from keras_comet.gates.seed_state import add_seed_state
+from keras_comet.gates.seed_state import next_seed
 from keras_comet.models.embedded_feature import EmbeddedFeature
 from keras_comet.models.vocabulary import read_vocabulary
 from keras_comet.ops.replica_seed import replica_seed
@@ -84,18 +85,7 @@ class VocabularyFeature(EmbeddedFeature):
         if self.built:
             return
         if self.unknown_rate:
-            self.seed_state = self.add_weight(
-                name="seed_state",
-                shape=(2,),
-                dtype="int32",
-                initializer=(
-                    keras.initializers.RandomUniform(0, 2**31 - 1)
-                    if self.seed is None
-                    else keras.initializers.Constant(self.seed)
-                ),
-                trainable=False,
-                aggregation=aggregation("only_first_replica"),
-            )
+            self.seed_state = add_seed_state(self, self.seed)
         super().build(input_shape)
 
     def find_indices(self, ids: tf.Tensor) -> tf.Tensor:
@@ -112,11 +102,9 @@ class VocabularyFeature(EmbeddedFeature):
 
     def _forget_some(self, indices: tf.Tensor) -> tf.Tensor:
         """Replaces a share of the indices by those of unknown ids."""
-        seed = tf.convert_to_tensor(self.seed_state)
-        self.seed_state.assign(seed + [1, 0])
         # Once below the rate, as likely to be anywhere between it and 0.
         drawn = tf.random.stateless_uniform(
-            tf.shape(indices), replica_seed(seed)
+            tf.shape(indices), replica_seed(next_seed(self.seed_state))
         )
         unknown = drawn / self.unknown_rate * self.num_oov_ids
         return tf.where(

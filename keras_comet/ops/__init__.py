@@ -7,6 +7,7 @@ from keras_comet.ops.dispatch import dispatch
 from keras_comet.ops.dispatch import find_chosen
 from keras_comet.ops.dispatch import find_routed_pairs
 from keras_comet.ops.dispatch import gather_routed
+from keras_comet.ops.if_nonempty import if_nonempty
 from keras_comet.ops.keep_largest import keep_largest
 from keras_comet.ops.leaf_weights import leaf_weights
 from keras_comet.ops.normalized_entropy import normalized_entropy
@@ -26,6 +27,7 @@ __all__ = [
     "find_routed_pairs",
     "follow_splits",
     "gather_routed",
+    "if_nonempty",
     "keep_largest",
     "leaf_probabilities",
     "leaf_weights",

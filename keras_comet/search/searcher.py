@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet.gates.expert_permutation import find_permutations
+from keras_comet.models.compiled_loss import keep_metrics
 from keras_comet.search import LocalSearchOptimizer
 from keras_comet.search import SearchReport
 from keras_comet.search.search_loss import SearchLoss
@@ -70,16 +71,10 @@ class Searcher:
             The report. Metrics of the model are left as they were.
         """
         # compute_loss also updates the running means that fit() reports.
-        metrics = self._model.metrics
-        variables = [v for metric in metrics for v in metric.variables]
-        values = [tf.identity(tf.convert_to_tensor(v)) for v in variables]
-        try:
+        with keep_metrics(self._model):
             return self.optimizer.search(
                 lambda: self._loss(batch),
                 self.permutations,
                 self._max_evaluations,
                 self._max_seconds,
             )
-        finally:
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)

@@ -55,13 +55,17 @@ def test_gamma_scale_multiplies_gamma(gamma_scale):
     np.testing.assert_allclose(gate(x), expected, atol=2e-6)
 
 
-@pytest.mark.parametrize("gate_class", GATES)
-def test_hard_routing_can_be_switched_in_a_traced_function(gate_class):
+def trace(gate_class):
+    """A gate, one graph of it that is never traced again, and its inputs."""
     gate = gate_class(8, k=2)
     gate.build((None, 4))
-    # One graph: nothing is traced again.
     route = tf.function(gate).get_concrete_function(tf.TensorSpec([50, 4]))
-    x = tf.constant(rows(50, 4))
+    return gate, route, tf.constant(rows(50, 4))
+
+
+@pytest.mark.parametrize("gate_class", GATES)
+def test_hard_routing_can_be_switched_in_a_traced_function(gate_class):
+    gate, route, x = trace(gate_class)
     soft = route(x).numpy()
     assert (np.count_nonzero(soft, axis=-1) > 2).any()
     gate.hard_routing = True
@@ -140,11 +144,7 @@ def test_state_is_not_trained():
 
 @pytest.mark.parametrize("gate_class", GATES)
 def test_cap_can_be_set_in_a_traced_function(gate_class):
-    gate = gate_class(8, k=2)
-    gate.build((None, 4))
-    # One graph: nothing is traced again.
-    route = tf.function(gate).get_concrete_function(tf.TensorSpec([50, 4]))
-    x = tf.constant(rows(50, 4))
+    gate, route, x = trace(gate_class)
     soft = route(x).numpy()
     for cap in (5, 1, 2):
         gate.cardinality_cap.assign(cap)

@@ -3,20 +3,11 @@ import pytest
 import tensorflow as tf
 
 import keras_comet
-from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
 from tests.helpers import assert_gradients_close
 from tests.helpers import gradients
 from tests.helpers import rows
 from tests.helpers import variables
-
-if not KERAS_3:
-
-    def test_keras_2_is_told_what_to_use():
-        with pytest.raises(ValueError, match="Use StackedDenseExperts"):
-            keras_comet.SharedBaseExperts(keras.layers.Dense(2), 3)
-
-    pytest.skip("The rest needs stateless_call", allow_module_level=True)
 
 N = 4
 SCALE = 0.5

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 import keras_comet
+from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
 from tests.helpers import assert_gradients_close
 from tests.helpers import gradients
@@ -334,3 +335,9 @@ def test_deviations_move_as_far_as_their_scale_says_under_adam():
     for change in changes[:2]:
         apart = np.abs(np.abs(change) / 0.01 - 1.0)
         np.testing.assert_allclose(np.median(apart), 0.03, rtol=0.01)
+
+
+@pytest.mark.skipif(KERAS_3, reason="Keras 3 has stateless_call")
+def test_keras_2_is_told_what_to_use_for_a_base_of_any_layer():
+    with pytest.raises(ValueError, match="Use StackedDenseExperts"):
+        keras_comet.SharedBaseExperts(keras.layers.Dense(2), 3)
