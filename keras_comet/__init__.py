@@ -25,10 +25,13 @@ from keras_comet.layers import StackedDenseExperts
 from keras_comet.metrics import routing_statistics
 from keras_comet.models import BucketizedFeature
 from keras_comet.models import CategoricalFeature
+from keras_comet.models import EmbeddingTable
 from keras_comet.models import HashedFeature
+from keras_comet.models import LayerFeature
 from keras_comet.models import MultiCategoricalFeature
 from keras_comet.models import MultiGateRecommender
 from keras_comet.models import NumericFeature
+from keras_comet.models import SequenceFeature
 from keras_comet.models import Task
 from keras_comet.models import upcycle
 from keras_comet.search import LocalSearchOptimizer
@@ -41,11 +44,13 @@ __all__ = [
     "CardinalityTarget",
     "CategoricalFeature",
     "DSelectKGate",
+    "EmbeddingTable",
     "ExpertPermutation",
     "Gate",
     "GateSparsityLogger",
     "HashGate",
     "HashedFeature",
+    "LayerFeature",
     "LocalSearch",
     "LocalSearchOptimizer",
     "MixtureOfExperts",
@@ -54,6 +59,7 @@ __all__ = [
     "MultiGateRecommender",
     "NumericFeature",
     "SearchReport",
+    "SequenceFeature",
     "SharedBaseExperts",
     "SoftmaxGate",
     "StackedDenseExperts",

@@ -18,29 +18,23 @@ class CategoricalFeature(VocabularyFeature, SingleIdFeature):
     with this layer with `jit_compile=True`, or look ids up in its data.
 
     Args:
-        vocabulary: strings, bytes or integers, all different: the known ids,
-            as a list, a set (which is sorted), an array or a tensor.
-        embedding_dim: int. Width of the embedding. Defaults to `32`.
-        embeddings_initializer: initializer of the table. Defaults to
-            `"uniform"`.
-        embeddings_regularizer: regularizer of the table. Defaults to `None`.
-        unknown_rate: float. Share of the ids that training takes for unknown
-            ones. Defaults to `0.01`.
-        num_oov_ids: int. Number of embeddings for unknown ids, which are
-            hashed to them. Defaults to `1`.
-        seed: int, or `None` for a random one. Seeds the choice of the ids that
-            training takes for unknown ones. Defaults to `None`.
+        vocabulary: the known ids, as in `EmbeddingTable`, or such a table,
+            which other features may share.
+        embedding_dim: int. Width of the embedding. Defaults to `None`: 32, or
+            that of the shared table.
+        **kwargs: `embeddings`, `embeddings_initializer`,
+            `embeddings_regularizer`, `unknown_rate`, `num_oov_ids` and
+            `seed`, as in `EmbeddingTable`, and what a Keras layer takes.
 
     Attributes:
-        seed_state: int32 variable `(2,)`, not trainable; unless
-            `unknown_rate` is 0.
+        table: the `EmbeddingTable`.
 
     Call arguments:
         ids: string or integer tensor, as the vocabulary.
         return_indices: bool. Whether to return what `lookup` does as well:
             that of the true ids, in training too. Defaults to `False`.
         training: bool. Some ids are taken for unknown ones when true, unless
-            the feature is frozen.
+            the table is frozen.
 
     Input shape:
         `(batch,)` or `(batch, 1)`.

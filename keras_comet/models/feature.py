@@ -42,6 +42,19 @@ class Feature(keras.layers.Layer):
             f"{type(self).__name__} must have `input_spec_for_serving`."
         )
 
+    def as_ids(self, ids: tf.Tensor, has_strings: bool) -> tf.Tensor:
+        """Returns ids as string or int64 tensor, and refuses other types."""
+        if has_strings and ids.dtype == tf.string:
+            return ids
+        if not has_strings and ids.dtype.is_integer:
+            return tf.cast(ids, tf.int64)
+        raise ValueError(
+            f"{self.title}: its ids are "
+            f"{'strings' if has_strings else 'integers'}. Received: ids of "
+            f"dtype {ids.dtype.name}. Cast them before, and not to a float, "
+            "which Keras rounds to 24 bits."
+        )
+
     def as_rows(self, values: Any, size: int = 1) -> tf.Tensor:
         """Gives values one row for each example, whatever their rank.
 

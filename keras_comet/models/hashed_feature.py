@@ -6,11 +6,12 @@ import tensorflow as tf
 
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
+from keras_comet.models.embedded_feature import EmbeddedFeature
 from keras_comet.models.single_id_feature import SingleIdFeature
 
 
 @serializable
-class HashedFeature(SingleIdFeature):
+class HashedFeature(EmbeddedFeature, SingleIdFeature):
     """Hashes ids to bins and embeds these.
 
     For ids that are too many, or not known before. Ids that share a bin share

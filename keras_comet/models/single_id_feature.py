@@ -4,19 +4,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_comet.models.embedded_feature import EmbeddedFeature
+from keras_comet.models.feature import Feature
 
 
-class SingleIdFeature(EmbeddedFeature):
+class SingleIdFeature(Feature):
     """Looks one id up in each row, and embeds it.
 
-    A subclass gives `has_strings`, and `find_indices`, which maps ids to
-    indices.
+    Goes with a class that has `embed`, and gives `has_strings` and
+    `find_indices`, which maps ids to indices.
     """
 
     gives_ids = True
-
-    has_strings: bool
 
     @property
     def input_spec_for_serving(self) -> tf.TensorSpec:
@@ -30,6 +28,12 @@ class SingleIdFeature(EmbeddedFeature):
         raise NotImplementedError(
             f"{type(self).__name__} must have `find_indices`."
         )
+
+    def embed(
+        self, indices: tf.Tensor, training: bool | None = None
+    ) -> tf.Tensor:
+        """Looks indices of any shape up in a table."""
+        raise NotImplementedError(f"{type(self).__name__} must have `embed`.")
 
     def lookup(self, ids: tf.Tensor) -> tf.Tensor:
         """Maps ids to `0 ... num_ids - 1`, the same in every process.

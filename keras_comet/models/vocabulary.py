@@ -1,11 +1,17 @@
 """The known ids of a feature, from all that holds ids in real life."""
 
+import base64
+import json
+import zlib
 from collections.abc import Iterable
 from collections.abc import Set
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+# More ids than this are compressed in configs, which are text.
+_LONGEST_LIST = 1000
 
 
 def read_vocabulary(vocabulary: Any) -> list[Any]:
@@ -46,6 +52,24 @@ def read_vocabulary(vocabulary: Any) -> list[Any]:
         )
     # The order of a set of strings differs from process to process.
     return sorted(ids) if isinstance(values, Set) else ids
+
+
+def pack_vocabulary(ids: list[Any]) -> list[Any] | dict[str, str]:
+    """Returns known ids as configs hold them: a list, or compressed."""
+    if len(ids) <= _LONGEST_LIST:
+        return ids
+    compressed = zlib.compress(json.dumps(ids).encode(), level=1)
+    return {"zlib": base64.b64encode(compressed).decode()}
+
+
+def unpack_vocabulary(packed: list[Any] | dict[str, str]) -> list[Any]:
+    """Undoes `pack_vocabulary`."""
+    if isinstance(packed, list):
+        return packed
+    ids: list[Any] = json.loads(
+        zlib.decompress(base64.b64decode(packed["zlib"]))
+    )
+    return ids
 
 
 def _to_python(value: Any) -> Any:

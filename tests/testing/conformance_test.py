@@ -206,6 +206,24 @@ LAYERS = {
         {"vocabulary": [1, 7, 3], "embedding_dim": 2, "combiner": "sum"},
         lambda batch: np.stack([integer_ids(batch)] * 2, axis=1),
     ),
+    "sequence feature": (
+        keras_comet.SequenceFeature,
+        lambda: {
+            "vocabulary": keras_comet.EmbeddingTable([1, 7, 3], 2),
+            "max_length": 3,
+        },
+        lambda batch: np.stack([integer_ids(batch)] * 2, axis=1),
+    ),
+    "embedding table": (
+        keras_comet.EmbeddingTable,
+        {"vocabulary": [0, 7, 3], "embedding_dim": 2, "num_oov_ids": 2},
+        integer_ids,
+    ),
+    "layer feature": (
+        keras_comet.LayerFeature,
+        lambda: {"layer": keras.layers.Dense(2), "shape": [4]},
+        (4,),
+    ),
     "bucketized feature": (
         keras_comet.BucketizedFeature,
         {"boundaries": [-0.5, 0.5], "embedding_dim": 2},
@@ -321,6 +339,8 @@ EXCEPTIONS = {
     # TensorFlow's lookup tables have no kernel for XLA.
     ("categorical feature", testing.check_compiled_training),
     ("multi-categorical feature", testing.check_compiled_training),
+    ("sequence feature", testing.check_compiled_training),
+    ("embedding table", testing.check_compiled_training),
     ("recommender", testing.check_compiled_training),
     # XLA leaves assertions out.
     ("numeric feature without gaps", testing.check_compiled_training),

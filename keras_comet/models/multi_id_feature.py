@@ -1,0 +1,75 @@
+"""A feature with any number of ids in each row."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_comet.models.vocabulary_feature import VocabularyFeature
+
+
+class MultiIdFeature(VocabularyFeature):
+    """Embeds the ids of each row, and tells them from padding.
+
+    A subclass combines the embeddings of a row in `pool`.
+
+    Args:
+        *args: what a `VocabularyFeature` takes.
+        padding_value: str or int. What fills short rows up, and is no id.
+            Defaults to `None`: `""` for strings, and 0 for integers.
+        **kwargs: the same, and what a Keras layer takes.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        padding_value: str | int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if padding_value is None:
+            padding_value = "" if self.has_strings else 0
+        is_legal = isinstance(padding_value, str) == self.has_strings
+        if not is_legal or padding_value in self.table.vocabulary:
+            raise ValueError(
+                "`padding_value` must be of the type of the vocabulary, and "
+                "not in it: it fills rows up, and is no id. Received: "
+                f"padding_value={padding_value!r}"
+            )
+        self.padding_value = padding_value
+
+    @property
+    def input_spec_for_serving(self) -> tf.TensorSpec:
+        """What a served model expects for this feature."""
+        return tf.TensorSpec(
+            [None, None], tf.string if self.has_strings else tf.int64
+        )
+
+    def call(self, ids: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        if isinstance(ids, tf.RaggedTensor):
+            self.as_ids(ids.flat_values, self.has_strings)
+            ids = ids.to_tensor(tf.cast(self.padding_value, ids.dtype))
+        ids = tf.convert_to_tensor(ids)
+        if ids.shape.rank != 2:
+            raise ValueError(
+                f"{self.title} takes ids of shape (batch, length). Received: "
+                f"shape {tuple(ids.shape)}. For one id in each row, use a "
+                "CategoricalFeature."
+            )
+        ids = self.as_ids(ids, self.has_strings)
+        is_id = ids != tf.constant(self.padding_value, ids.dtype)
+        return self.pool(self.embed(self.find_indices(ids), training), is_id)
+
+    def pool(self, embeddings: tf.Tensor, is_id: tf.Tensor) -> tf.Tensor:
+        """Combines the embeddings of each row.
+
+        Args:
+            embeddings: tensor `(batch, length, embedding_dim)`.
+            is_id: bool tensor `(batch, length)`, false for padding.
+
+        Returns:
+            A tensor `(batch, embedding_dim)`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must have `pool`.")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "padding_value": self.padding_value}
