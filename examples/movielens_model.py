@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 import keras_comet
 from keras_comet import datasets
@@ -18,10 +19,15 @@ from keras_comet import datasets
 NUM_EXPERTS = 16
 K = 2
 BATCH_SIZE = 512
+# Width of the embeddings of all but users and films.
+SIDE_DIM = 16
 
 
 def load_data(
-    smoke: bool, fall_back: bool = False, smoke_tasks: int = 1
+    smoke: bool,
+    fall_back: bool = False,
+    smoke_tasks: int = 1,
+    side_features: bool = False,
 ) -> datasets.MultitaskDataset:
     """Loads MovieLens-100k, or a few synthetic rows for a quick look.
 
@@ -30,11 +36,13 @@ def load_data(
         fall_back: bool. Whether to say so and go on with synthetic rows
             where MovieLens cannot be had. Defaults to `False`.
         smoke_tasks: int. Number of tasks of the quick look. Defaults to `1`.
+        side_features: bool. Whether to load more than the ids of users and
+            films. Defaults to `False`.
     """
     if smoke:
         return datasets.synthetic_multitask(640, num_tasks=smoke_tasks)
     try:
-        return datasets.movielens_100k()
+        return datasets.movielens_100k(side_features=side_features)
     except OSError as error:
         if not fall_back:
             raise
@@ -45,16 +53,32 @@ def load_data(
 def make_features(
     data: datasets.MultitaskDataset, embedding_dim: int = 128
 ) -> dict[str, Any]:
-    """Embeds each categorical feature; takes numbers as they are."""
+    """Embeds ids, and what else is known of users and films.
+
+    The films that a user has watched are embedded like the film in question,
+    by the same table.
+    """
+    tables = {
+        name: keras_comet.EmbeddingTable(
+            values, embedding_dim if name.endswith("_id") else SIDE_DIM
+        )
+        for name, values in data.vocabularies.items()
+    }
     features: dict[str, Any] = {}
     for name, values in data.train.features.items():
-        if name in data.vocabularies:
-            features[name] = keras_comet.CategoricalFeature(
-                data.vocabularies[name], embedding_dim
+        if name == "history":
+            films = tables["item_id"]
+            length = values.shape[1]
+            features[name] = keras_comet.SequenceFeature(
+                films, max_length=length
             )
+        elif name == "genres":
+            features[name] = keras_comet.MultiCategoricalFeature(tables[name])
+        elif name in tables:
+            features[name] = keras_comet.CategoricalFeature(tables[name])
         else:
             features[name] = keras_comet.NumericFeature(
-                values.mean(axis=0), values.var(axis=0)
+                np.nanmean(values, axis=0), np.nanvar(values, axis=0)
             )
     return features
 

@@ -17,13 +17,14 @@ DOCUMENTS = [
     PACKAGE.parent / "docs" / "guides" / "do_experts_pay.md",
     PACKAGE.parent / "docs" / "guides" / "your_own_gate.md",
 ]
+# Guides whose blocks go on from one to the next.
+PROGRAMS = [PACKAGE.parent / "docs" / "guides" / "your_own_data.md"]
+_BLOCK = re.compile(r"^([ ]*)```python\n(.*?)^\1```", re.S | re.M)
 
 
 def examples():
     for path in DOCUMENTS:
-        blocks = re.findall(
-            r"^([ ]*)```python\n(.*?)^\1```", path.read_text(), re.S | re.M
-        )
+        blocks = _BLOCK.findall(path.read_text())
         for index, (_, block) in enumerate(blocks):
             name = f"{path.relative_to(PACKAGE.parent)}-{index}"
             yield pytest.param(textwrap.dedent(block), id=name)
@@ -44,3 +45,12 @@ def test_example_runs(example):
         compile(example, "example", "exec")
     else:
         exec(compile(example, "example", "exec"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not KERAS_3, reason="it says `import keras`")
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
+def test_guide_runs_from_its_beginning_to_its_end(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = [block for _, block in _BLOCK.findall(path.read_text())]
+    exec(compile("\n".join(blocks), path.name, "exec"), {})

@@ -14,12 +14,16 @@ from keras_comet.containers import LayerDict
 from keras_comet.containers import deserialize_layers
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
+from keras_comet.gates.comet_gate import COMETGate
 from keras_comet.layers.expert_mixture import Experts
 from keras_comet.layers.multi_gate_mixture_of_experts import (
     MultiGateMixtureOfExperts,
 )
+from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.models.feature import Feature
 from keras_comet.models.finite import require_finite
+from keras_comet.models.infer import infer_features
+from keras_comet.models.infer import infer_tasks
 from keras_comet.models.node_name import by_node_name
 from keras_comet.models.node_name import node_name
 from keras_comet.models.raw_data import check_weights
@@ -167,6 +171,75 @@ class MultiGateRecommender(RawDataModel):
             dtype=self.dtype_policy,
         )
         self.build()
+
+    @classmethod
+    def from_data(
+        cls,
+        columns: Mapping[str, Any],
+        labels: Mapping[str, Any],
+        num_experts: int = 8,
+        k: int = 2,
+        embedding_dim: int = 32,
+        expert_units: int = 128,
+        features: Mapping[str, Feature] | None = None,
+        tasks: Sequence[Task] = (),
+        **kwargs: Any,
+    ) -> "MultiGateRecommender":
+        """Makes a model for columns of data, with a feature for each.
+
+        Strings and integers are ids, embedded by the values in the data:
+        `CategoricalFeature`, or `MultiCategoricalFeature` for several in a
+        row, where `""` and 0 only fill rows up. Floats are a `NumericFeature`,
+        normalized by the data. Labels of 0 and 1 make a binary task, others
+        one of regression, its loss divided by the variance of its labels; NaN
+        or `None` is a missing label. Experts are `StackedDenseExperts` that
+        share a base, gates are `COMETGate`.
+
+        Args:
+            columns: dict from feature name to the values of the rows to train
+                on: list, array, tensor, or column of pandas or polars.
+            labels: dict from task name to the labels of these rows.
+            num_experts: int. Number of experts. Defaults to `8`.
+            k: int. Number of experts that a row is to use. Defaults to `2`.
+            embedding_dim: int. Width of embeddings. Defaults to `32`.
+            expert_units: int. Width of an expert. Defaults to `128`.
+            features: dict from name to feature, for columns that are to be
+                encoded in another way. Defaults to `None`.
+            tasks: list of `Task`, for labels that are of another kind.
+                Defaults to `()`.
+            **kwargs: further arguments of the class; experts and gates too.
+
+        Returns:
+            A `MultiGateRecommender`, to be compiled.
+
+        Raises:
+            ValueError: If columns are of other kinds or differ in length, or
+                features and tasks have names that no column has.
+
+        Example:
+
+        ```python
+        import keras_comet
+
+        columns = {"user": ["ann", "bob", "ann"], "age": [31.0, None, 31.0]}
+        labels = {"click": [1, 0, 1], "stars": [4.0, None, 5.0]}
+        model = keras_comet.MultiGateRecommender.from_data(columns, labels)
+        model.compile("adam")
+        model.fit(columns, labels, verbose=0)
+        ```
+        """
+        inferred = infer_tasks(labels, tasks)
+        arguments = {
+            "features": infer_features(columns, features or {}, embedding_dim),
+            "experts": StackedDenseExperts(
+                num_experts, expert_units, "relu", deviation_scale=0.03
+            ),
+            "gates": {
+                task.name: COMETGate(num_experts, k=k) for task in inferred
+            },
+            "tasks": inferred,
+        }
+        return cls(**{**arguments, **kwargs})
 
     def _find_id_feature(self, gates: Mapping[str, Gate]) -> str | None:
         """Returns the name of the feature whose ids gates read, if any do."""
