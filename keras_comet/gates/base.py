@@ -21,6 +21,7 @@ from keras_comet.gates.permutation_sharing import rebuild_permutation
 from keras_comet.gates.permutation_sharing import serialize_permutation
 from keras_comet.gates.precision import full_precision
 from keras_comet.ops.normalize import normalize
+from keras_comet.ops.xla import compiles_with_xla
 
 # A float, or a Keras learning rate schedule, whose type mypy cannot see.
 RegularizerWeight: TypeAlias = Any
@@ -60,10 +61,14 @@ class Gate(keras.layers.Layer):
         routing_inputs: what the gate reads, `(..., features)` unless the gate
             says otherwise.
         training: bool. Regularizers are added only when true.
+        mask: bool tensor `(...)`, false for padding, which Keras passes on
+            from the routing inputs. Defaults to `None`: no row is padding.
 
     Output shape:
         `(..., num_experts)`, float32: nonnegative, every row sums to one,
-        and what is not selected is exactly 0.0.
+        and what is not selected is exactly 0.0. A row of padding is all 0.0,
+        so that a mixture computes no expert for it, and takes no part in
+        regularizers.
     """
 
     # True for a gate that routes by id instead of by features.
@@ -201,8 +206,19 @@ class Gate(keras.layers.Layer):
         return routing_weights
 
     def call(
-        self, routing_inputs: tf.Tensor, training: bool | None = None
+        self,
+        routing_inputs: tf.Tensor,
+        training: bool | None = None,
+        mask: tf.Tensor | None = None,
     ) -> tf.Tensor:
+        if mask is None:
+            return self.weigh(routing_inputs, training)
+        return weigh_unmasked(self, routing_inputs, training, mask)
+
+    def weigh(
+        self, routing_inputs: tf.Tensor, training: bool | None
+    ) -> tf.Tensor:
+        """Turns routing inputs without padding into routing weights."""
         if training and self.learning_rate_multiplier != 1.0:
             self._remember_weights()
         selector_weights, penalties = self.route(routing_inputs, bool(training))
@@ -290,6 +306,42 @@ class Gate(keras.layers.Layer):
         gate = cls(**config)
         gate._sharer = sharer
         return gate
+
+
+def weigh_unmasked(
+    gate: Gate,
+    routing_inputs: tf.Tensor,
+    training: bool | None,
+    mask: tf.Tensor,
+) -> tf.Tensor:
+    """Routes the rows that are no padding, and puts zeros in between.
+
+    Args:
+        gate: `Gate`.
+        routing_inputs: what it reads.
+        training: bool.
+        mask: bool tensor, false for padding.
+
+    Returns:
+        Routing weights `(*mask.shape, num_experts)`.
+
+    Raises:
+        ValueError: If XLA compiles a training step, as it has no way to leave
+            rows out.
+    """
+    if compiles_with_xla():
+        if training:
+            raise ValueError(
+                f"The gate {gate.name!r} is trained on inputs with a mask, "
+                "and XLA cannot leave padding out of regularizers. Compile "
+                "the model with jit_compile=False."
+            )
+        is_row = tf.cast(mask, "float32")[..., tf.newaxis]
+        return gate.weigh(routing_inputs, training) * is_row
+    rows = gate.weigh(tf.boolean_mask(routing_inputs, mask), training)
+    shape = tf.concat([tf.shape(mask), [gate.num_experts]], axis=0)
+    weights = tf.scatter_nd(tf.where(mask), rows, tf.cast(shape, tf.int64))
+    return tf.ensure_shape(weights, [*mask.shape, gate.num_experts])
 
 
 def any_searching(gates: Iterable[Gate]) -> tf.Tensor | bool:

@@ -128,8 +128,8 @@ class SmoothStepGate(Gate):
             return tf.convert_to_tensor(kernel)
         return self.input_scale(kernel)
 
-    def call(
-        self, routing_inputs: tf.Tensor, training: bool | None = None
+    def weigh(
+        self, routing_inputs: tf.Tensor, training: bool | None
     ) -> tf.Tensor:
         # Strings are refused where they would be multiplied.
         if (
@@ -138,7 +138,7 @@ class SmoothStepGate(Gate):
             and routing_inputs.dtype != tf.string
         ):
             self.input_scale.measure(routing_inputs)
-        return super().call(routing_inputs, training=training)
+        return super().weigh(routing_inputs, training)
 
     def cap_cardinality(self, routing_weights: tf.Tensor) -> tf.Tensor:
         """Leaves each row its `cardinality_cap` largest weights."""

@@ -31,6 +31,6 @@ def expert_usage(routing_weights: Any) -> tf.Tensor:
     keras_comet.metrics.expert_usage([[1.0, 0.0], [0.5, 0.5]])  # [0.75, 0.25]
     ```
     """
-    rows, is_finite = routed_rows(routing_weights)
-    num_rows = tf.reduce_sum(tf.cast(is_finite, tf.float32))
+    rows, is_counted = routed_rows(routing_weights)
+    num_rows = tf.reduce_sum(tf.cast(is_counted, tf.float32))
     return tf.reduce_sum(rows, axis=0) / num_rows

@@ -13,7 +13,8 @@ def routed_rows(routing_weights: Any) -> tuple[tf.Tensor, tf.Tensor]:
 
     Returns:
         The rows `(rows, num_experts)` in float32, zeros where one held NaN or
-        infinity, and a bool tensor `(rows,)`: true for all other rows.
+        infinity, and a bool tensor `(rows,)`: true for all other rows but
+        those of padding, whose weights are all 0.
 
     Raises:
         ValueError: If the number of experts is not known or 0.
@@ -27,4 +28,5 @@ def routed_rows(routing_weights: Any) -> tuple[tf.Tensor, tf.Tensor]:
         )
     rows = tf.reshape(tf.cast(weights, tf.float32), [-1, weights.shape[-1]])
     is_finite = tf.reduce_all(tf.math.is_finite(rows), axis=-1)
-    return tf.where(is_finite[:, tf.newaxis], rows, 0.0), is_finite
+    rows = tf.where(is_finite[:, tf.newaxis], rows, 0.0)
+    return rows, tf.reduce_any(rows != 0.0, axis=-1)

@@ -29,8 +29,9 @@ def routing_statistics(
     expert), 0 that of one expert which takes everything. Works in eager mode,
     in graphs and under XLA, has no state, and changes nothing.
 
-    Rows with NaN are left out. If there is no row to count, no expert is
-    active, and every mean is NaN: a mean of nothing has no value.
+    Rows with NaN are left out, and rows of padding, whose weights are all 0.
+    If there is no row to count, no expert is active, and every mean is NaN: a
+    mean of nothing has no value.
 
     Args:
         routing_weights: tensor or array `(..., num_experts)`, or a dict of
@@ -81,12 +82,12 @@ def routing_statistics(
 def _statistics(routing_weights: Any, k: Any) -> dict[str, tf.Tensor]:
     if k is not None and k < 1:
         raise ValueError(f"`k` must be at least 1, or None. Received: k={k}")
-    rows, is_finite = routed_rows(routing_weights)
+    rows, is_counted = routed_rows(routing_weights)
     num_experts = rows.shape[-1]
     usage = expert_usage(routing_weights)
     is_used = tf.not_equal(rows, 0.0)
     num_used = tf.reduce_sum(tf.cast(is_used, tf.float32), axis=-1)
-    cardinality = _mean_over(is_finite, num_used)
+    cardinality = _mean_over(is_counted, num_used)
     num_active = tf.reduce_sum(
         tf.cast(tf.reduce_any(is_used, axis=0), tf.float32)
     )
@@ -100,7 +101,7 @@ def _statistics(routing_weights: Any, k: Any) -> dict[str, tf.Tensor]:
     }
     if k is not None:
         statistics["within_k"] = _mean_over(
-            is_finite, tf.cast(num_used <= float(k), tf.float32)
+            is_counted, tf.cast(num_used <= float(k), tf.float32)
         )
     return statistics
 

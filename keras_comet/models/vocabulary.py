@@ -54,21 +54,19 @@ def read_vocabulary(vocabulary: Any) -> list[Any]:
     return sorted(ids) if isinstance(values, Set) else ids
 
 
-def pack_vocabulary(ids: list[Any]) -> list[Any] | dict[str, str]:
-    """Returns known ids as configs hold them: a list, or compressed."""
+def pack_vocabulary(ids: list[Any]) -> list[Any] | str:
+    """Returns known ids as configs hold them: a list, or compressed text."""
     if len(ids) <= _LONGEST_LIST:
         return ids
     compressed = zlib.compress(json.dumps(ids).encode(), level=1)
-    return {"zlib": base64.b64encode(compressed).decode()}
+    return base64.b64encode(compressed).decode()
 
 
-def unpack_vocabulary(packed: list[Any] | dict[str, str]) -> list[Any]:
+def unpack_vocabulary(packed: list[Any] | str) -> list[Any]:
     """Undoes `pack_vocabulary`."""
-    if isinstance(packed, list):
-        return packed
-    ids: list[Any] = json.loads(
-        zlib.decompress(base64.b64decode(packed["zlib"]))
-    )
+    if not isinstance(packed, str):
+        return list(packed)
+    ids: list[Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
     return ids
 
 

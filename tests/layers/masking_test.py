@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_comet
 from keras_comet._keras import keras
@@ -75,3 +76,84 @@ def test_sequence_routed_whole_keeps_its_mask():
     model = keras.Model([ids, vector], [outputs, mean])
     tokens, found = model([TOKENS, np.ones((2, 4), "float32")])
     assert_padding_left_out(tokens, found)
+
+
+def padded(seed=0):
+    """Tokens of which some are padding, with numbers that would be seen."""
+    mask = np.array([[True, True, False], [True, False, False]])
+    tokens = np.random.default_rng(seed).normal(size=(2, 3, 5))
+    return np.where(mask[..., np.newaxis], tokens, 50.0).astype("float32"), mask
+
+
+GATES = {
+    "comet": lambda: keras_comet.COMETGate(
+        3, entropy_weight=0.3, load_balance_weight=0.2
+    ),
+    "dselect_k": lambda: keras_comet.DSelectKGate(
+        3, entropy_weight=0.3, load_balance_weight=0.2
+    ),
+    "top_k": lambda: keras_comet.TopKGate(
+        3, load_balance_weight=0.2, z_loss_weight=0.1, balance_rate=0.1
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_padding_takes_no_part_in_routing(kind, eager):
+    tokens, mask = padded()
+    with_padding, without = GATES[kind](), GATES[kind]()
+    for each in (with_padding, without):
+        each.build((None, 3, 5))
+    without.set_weights(with_padding.get_weights())
+    expected = without(tokens[mask], training=True).numpy()
+    weights = with_padding(tokens, training=True, mask=mask).numpy()
+    np.testing.assert_allclose(weights[mask], expected, atol=1e-6)
+    assert not weights[~mask].any()
+    np.testing.assert_allclose(with_padding.losses, without.losses, rtol=1e-5)
+    # Scale, bias and steps too.
+    for ours, theirs in zip(
+        with_padding.get_weights(), without.get_weights(), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+def test_padding_takes_no_part_in_statistics():
+    tokens, mask = padded()
+    weights = GATES["top_k"]()(tokens, mask=mask)
+    found = keras_comet.routing_statistics(weights, k=2)
+    expected = keras_comet.routing_statistics(weights[mask], k=2)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-6)
+    assert found["cardinality"] == 2.0
+
+
+@pytest.mark.parametrize("dispatch", ["sparse", "dense"])
+@pytest.mark.parametrize("make", [mixture, multi_gate])
+def test_padding_costs_no_expert_and_changes_nothing(make, dispatch):
+    ids = keras.Input((None,), dtype="int32")
+    moe = make("list")
+    moe.dispatch = dispatch
+    outputs = as_list(moe(embed(ids)))
+    model = keras.Model(ids, [*outputs, *outputs[:1]])
+    narrow, wide = (
+        np.asarray(model(each)[0])
+        for each in (TOKENS[:, :2], np.pad(TOKENS, [(0, 0), (0, 4)]))
+    )
+    np.testing.assert_allclose(wide[:, :2], narrow, atol=1e-6)
+    assert not wide[:, 2:].any()
+    assert not wide[1, 1:].any()
+
+
+def test_masked_training_under_xla_is_an_error():
+    tokens, mask = padded()
+    layer = gate()
+    layer.build((None, 3, 5))
+
+    @tf.function(jit_compile=True)
+    def route(training):
+        return layer(tokens, training=training, mask=tf.constant(mask))
+
+    weights = route(False).numpy()
+    np.testing.assert_allclose(weights.sum(-1), mask, atol=1e-6)
+    with pytest.raises(ValueError, match="jit_compile=False"):
+        route(True)
