@@ -8,8 +8,9 @@ from keras_comet.containers import LayerDict
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.gates.expert_permutation import check_names
+from keras_comet.layers.combine_experts import Experts
 from keras_comet.layers.expert_mixture import ExpertMixture
-from keras_comet.layers.expert_mixture import Experts
+from keras_comet.layers.task_gates import check_task_gates
 
 
 @serializable
@@ -79,23 +80,7 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         **kwargs: Any,
     ) -> None:
         super().__init__(experts, dispatch, shared_experts, **kwargs)
-        if not isinstance(gates, (Mapping, LayerDict)) or not gates:
-            raise ValueError(
-                "`gates` must be a dict from task name to gate, with at least "
-                f"one task. Received: gates={gates!r}"
-            )
-        if len({id(gate) for gate in gates.values()}) < len(gates):
-            raise ValueError(
-                "Each task must have a gate of its own. Received: the same "
-                f"gate more than once for the tasks {list(gates)}."
-            )
-        for task, gate in gates.items():
-            self._check_gate(gate, f"the gate of task {task!r}")
-            if gate.task not in (None, task):
-                raise ValueError(
-                    f"A gate serves one task. Received: for task {task!r} the "
-                    f"gate of task {gate.task!r}. Make a new gate."
-                )
+        check_task_gates(gates, lambda task: self.num_experts)
         check_names([g.permutation for g in gates.values() if g.permutation])
         self.gates = LayerDict(gates, dtype=self.dtype_policy)
         for task, gate in gates.items():
