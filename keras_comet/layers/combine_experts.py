@@ -32,9 +32,9 @@ _DENSE_ABOVE = 0.5
 
 # The list that what all experts of a group make of the rows of eager calls in
 # this context is noted in, under the label of the group.
-captured_outputs: ContextVar[
-    list[tuple[Any, str, list[tf.Tensor]]] | None
-] = ContextVar("captured_outputs", default=None)
+captured_outputs: ContextVar[list[tuple[Any, str, list[tf.Tensor]]] | None] = (
+    ContextVar("captured_outputs", default=None)
+)
 
 
 def as_one(experts: Any, dtype: Any) -> Any:

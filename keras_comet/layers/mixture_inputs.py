@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
-import tensorflow as tf
-
 
 def split_shapes(input_shape: Any) -> tuple[Any, Any, bool]:
     """Splits the shapes of `features` or `(features, routing_inputs)`.

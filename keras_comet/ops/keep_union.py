@@ -32,12 +32,10 @@ def keep_union(
     Returns:
         A list of tensors like `weights`; every row sums to one.
     """
-    # (tasks, ..., n)
+    # One axis in front, for the tasks.
     stacked = tf.stack(weights)
     is_used = tf.reduce_any(tf.not_equal(stacked, 0.0), axis=0)
-    num_used = tf.reduce_sum(
-        tf.cast(is_used, tf.int32), axis=-1, keepdims=True
-    )
+    num_used = tf.reduce_sum(tf.cast(is_used, tf.int32), axis=-1, keepdims=True)
     is_kept = largest_mask(tf.reduce_sum(stacked, axis=0), cap)
     kept = tf.where(is_kept, stacked, tf.zeros_like(stacked))
     has_any = tf.reduce_sum(kept, axis=-1, keepdims=True) > _NOTHING

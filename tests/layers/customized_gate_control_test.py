@@ -311,7 +311,10 @@ def test_bad_inputs_raise():
     tasks = dict.fromkeys(TASKS, x)
     for inputs, match in (
         (tasks, r"'shared'\]. Received: \['buy', 'click'\]. A"),
-        ({**tasks, "shared": x, "rate": x}, r"'shared'\]. Received: \['buy', 'click', 'rate'"),
+        (
+            {**tasks, "shared": x, "rate": x},
+            r"'shared'\]. Received: \['buy', 'click', 'rate'",
+        ),
         ((x, tasks), "routing inputs every gate"),
         ({**tasks, "shared": x[:, tf.newaxis]}, "same axes|start with"),
     ):

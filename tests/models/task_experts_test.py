@@ -95,9 +95,7 @@ def test_search_logger_and_cardinality_target_find_its_gates(tmp_path):
     }
     model = make_model(
         {
-            task: keras_comet.COMETGate(
-                each.num_experts, k=1, permutation=each
-            )
+            task: keras_comet.COMETGate(each.num_experts, k=1, permutation=each)
             for task, each in permutations.items()
         },
         dispatch="dense",

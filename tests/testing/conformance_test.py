@@ -313,7 +313,10 @@ LAYERS = {
     "last level of customized gate control": (
         keras_comet.CustomizedGateControl,
         lambda: {
-            "task_experts": {"click": stacked_experts(), "buy": dense_experts()},
+            "task_experts": {
+                "click": stacked_experts(),
+                "buy": dense_experts(),
+            },
             "shared_experts": stacked_experts(),
             "gates": {
                 "click": keras_comet.DSelectKGate(6),
