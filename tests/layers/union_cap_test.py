@@ -118,6 +118,17 @@ def test_cap_is_saved_by_every_way_of_saving(tmp_path):
             np.testing.assert_allclose(found, each, atol=1e-6)
 
 
+def count_sorts(served):
+    """The number of sorts in an exported model, in any branch."""
+    graph = served.signatures["serving_default"].graph.as_graph_def()
+    functions = [each.node_def for each in graph.library.function]
+    return sum(
+        node.op == "TopKV2"
+        for nodes in (graph.node, *functions)
+        for node in nodes
+    )
+
+
 def test_export_has_the_cap_as_a_constant(tmp_path):
     inputs = keras.Input((6,), name="x")
     moe = make_mixture()
@@ -133,6 +144,9 @@ def test_export_has_the_cap_as_a_constant(tmp_path):
     assert union(found).max() == 3
     for task in TASKS:
         np.testing.assert_allclose(found[task], expected[task], atol=1e-6)
+    # Without a cap no branch is left that could sort; one gate is Top-k.
+    path = keras_comet.export_saved_model(model, tmp_path / "2")
+    assert count_sorts(served) > count_sorts(tf.saved_model.load(path)) == 1
 
 
 def test_local_search_finds_an_optimum_of_the_loss_under_the_cap():
