@@ -118,7 +118,8 @@ class MultiGateMixtureOfExperts(ExpertMixture):
     def _cap_union(self, weights: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         cap, given = tf.convert_to_tensor(self.union_cap), [*weights.values()]
         kept = static_cond(
-            cap < self.num_experts,
+            # Not `<`, whose value is not known in a graph of constants.
+            tf.not_equal(cap, self.num_experts),
             lambda: keep_union(given, cap),
             lambda: given,
         )
