@@ -25,6 +25,7 @@ from benchmarks.report import load_bars
 PROGRAMS = (
     "dispatch_speed",
     "gate_speed",
+    "union_cap",
     "training_speed",
     "memory",
     "serving_latency",

@@ -18,6 +18,7 @@ from keras_comet.gates import HashGate
 from keras_comet.gates import SoftmaxGate
 from keras_comet.gates import TopKGate
 from keras_comet.gates import routing_weights
+from keras_comet.layers import CustomizedGateControl
 from keras_comet.layers import MixtureOfExperts
 from keras_comet.layers import MultiGateMixtureOfExperts
 from keras_comet.layers import SharedBaseExperts
@@ -43,6 +44,7 @@ __all__ = [
     "COMETGate",
     "CardinalityTarget",
     "CategoricalFeature",
+    "CustomizedGateControl",
     "DSelectKGate",
     "EmbeddingTable",
     "ExpertPermutation",

@@ -38,6 +38,7 @@ ALLOWED = {
         "gates.base",
         "gates.capture",
         "gates.smooth_step_gate",
+        "layers.multi_gate_mixture_of_experts",
     },
     "testing": {"gates.base", "gates.expert_permutation"},
 }

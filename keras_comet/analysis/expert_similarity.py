@@ -10,8 +10,7 @@ from keras_comet._keras import keras
 from keras_comet.analysis.batches import first_inputs
 from keras_comet.analysis.figures import make_figure
 from keras_comet.gates.capture import number_equal
-from keras_comet.layers.expert_mixture import ExpertMixture
-from keras_comet.layers.expert_mixture import captured_outputs
+from keras_comet.layers.combine_experts import captured_outputs
 
 # Experts that are all more alike than this are one expert.
 _ALIKE = 0.99
@@ -85,8 +84,10 @@ def expert_similarity(
 
     Returns:
         A dict from the name of each mixture to its `ExpertSimilarity`, in the
-        order of the calls. Equal names are numbered. A mixture that is called
-        more than once is measured on the rows of all its calls.
+        order of the calls; from `"<name>/<task>"` and `"<name>/shared"` for
+        the groups of a `CustomizedGateControl`. Equal names are numbered. A
+        mixture that is called more than once is measured on the rows of all
+        its calls.
 
     Raises:
         ValueError: If no mixture was called outside of a `tf.function`, or
@@ -109,7 +110,7 @@ def expert_similarity(
     similarity["mixture"].matrix.shape  # (4, 4)
     ```
     """
-    calls: list[tuple[ExpertMixture, list[tf.Tensor]]] = []
+    calls: list[tuple[Any, str, list[tf.Tensor]]] = []
     token = captured_outputs.set(calls)
     try:
         model(first_inputs(inputs), training=False)
@@ -122,11 +123,12 @@ def expert_similarity(
             "of experts, outside of any @tf.function, and a row of inputs."
         )
     # By identity, as Keras layers may have equal names.
-    outputs: dict[int, list[np.ndarray]] = {}
-    names: dict[int, str] = {}
-    for mixture, by_expert in calls:
-        names[id(mixture)] = mixture.name
-        outputs.setdefault(id(mixture), []).append(_flatten(by_expert))
+    outputs: dict[Any, list[np.ndarray]] = {}
+    names: dict[Any, str] = {}
+    for experts, label, by_expert in calls:
+        key = id(experts), label
+        names[key] = label
+        outputs.setdefault(key, []).append(_flatten(by_expert))
     return {
         name: _compare(np.concatenate(each, axis=1))
         for name, each in zip(

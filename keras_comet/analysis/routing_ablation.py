@@ -37,6 +37,9 @@ def routing_ablation(
     | `largest_only` | 1 for the row's own largest expert |
     | `best_single_expert` | 1 for one expert, the same for all rows |
 
+    A `union_cap` of the mixture, if it has one, holds for the replaced weights
+    as well.
+
     The best single expert is that with the smallest loss on this same data,
     which favours it a little. Finding it takes one evaluation of the data for
     each expert: in all `num_experts + 3` for each gate, and two for the

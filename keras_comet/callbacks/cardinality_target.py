@@ -1,5 +1,6 @@
 """Caps the experts of every row, from an epoch or step named on."""
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -8,6 +9,9 @@ import tensorflow as tf
 from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
 from keras_comet.gates.smooth_step_gate import SmoothStepGate
+from keras_comet.layers.multi_gate_mixture_of_experts import (
+    MultiGateMixtureOfExperts,
+)
 
 
 class CardinalityTarget(keras.callbacks.Callback):
@@ -25,6 +29,11 @@ class CardinalityTarget(keras.callbacks.Callback):
     with it. It is never lifted again by a target: training further, on the
     same model or a reloaded one, keeps it.
 
+    With a `union_cap`, every row of each `MultiGateMixtureOfExperts` also uses
+    at most so many experts for all of its tasks together, whatever its gates:
+    Top-k and Hash keep a cap for each task, but not for all of them. That is
+    the variable `union_cap` of the mixture.
+
     Weights of before count for less than they seem, as they break the cap:
     give `EarlyStopping` and `ModelCheckpoint` a start after it, such as
     `start_from_epoch=by_epoch`.
@@ -39,11 +48,15 @@ class CardinalityTarget(keras.callbacks.Callback):
             Defaults to `None`: see `by_epoch`.
         cap: int. Largest number of experts per row, at least 1. Defaults to
             `None`: each gate's k.
+        union_cap: int. Largest number of experts per row of all tasks of a
+            multi-gate mixture, at least 1. Defaults to `None`: as many as the
+            tasks use.
 
     Raises:
         ValueError: If not exactly one of `by_epoch` and `by_step` is given, a
-            number is no integer or too small, or the model has no gate with
-            smooth-steps.
+            number is no integer or too small, or the model has nothing to
+            cap: no gate with smooth-steps, or, with a `union_cap`, no
+            multi-gate mixture.
 
     Example:
 
@@ -68,6 +81,7 @@ class CardinalityTarget(keras.callbacks.Callback):
         by_epoch: int | None = None,
         by_step: int | None = None,
         cap: int | None = None,
+        union_cap: int | None = None,
     ) -> None:
         super().__init__()
         given = [each for each in (by_epoch, by_step) if each is not None]
@@ -82,34 +96,54 @@ class CardinalityTarget(keras.callbacks.Callback):
                 "The deadline must be an integer of at least 0. Received: "
                 f"{by_epoch=}, {by_step=}. Within an epoch, use `by_step`."
             )
-        if cap is not None and (cap != int(cap) or cap < 1):
-            raise ValueError(
-                "`cap` must be an integer of at least 1, a number of experts. "
-                f"Received: {cap=}"
-            )
+        for name, value in (("cap", cap), ("union_cap", union_cap)):
+            if value is not None and (value != int(value) or value < 1):
+                raise ValueError(
+                    f"`{name}` must be an integer of at least 1, a number of "
+                    f"experts. Received: {name}={value}"
+                )
         self.by_epoch = by_epoch
         self.by_step = by_step
         self.cap = cap
+        self.union_cap = union_cap
         self._deadline = deadline
-        self._gates: list[SmoothStepGate] = []
+        self._caps: list[_Cap] = []
         self._steps_before_epoch = 0
         self._position = 0
         self._is_done = False
 
     def set_model(self, model: Any) -> None:
         super().set_model(model)
-        self._gates = [
-            layer
-            for layer in flatten_layers(model)
+        layers = flatten_layers(model)
+        self._caps = [
+            _Cap(layer, "cardinality_cap", self.cap or layer.k)
+            for layer in layers
             if isinstance(layer, SmoothStepGate)
         ]
         self._is_done = False
-        if not self._gates:
+        if self.union_cap is not None:
+            self._caps += self._union_caps(layers, self.union_cap)
+        if not self._caps:
             raise ValueError(
                 "A CardinalityTarget caps gates with smooth-steps. "
                 f"Received: model {model.name!r}, which has none. Expected: a "
                 "COMETGate or a DSelectKGate; other gates keep their cap."
             )
+
+    def _union_caps(self, layers: list[Any], union_cap: int) -> list["_Cap"]:
+        caps = [
+            _Cap(layer, "union_cap", union_cap)
+            for layer in layers
+            if isinstance(layer, MultiGateMixtureOfExperts)
+        ]
+        if not caps:
+            raise ValueError(
+                "A `union_cap` is for the tasks of a "
+                f"MultiGateMixtureOfExperts. Received: {union_cap=} and model "
+                f"{self.model.name!r}, which has none. Use `cap` for the "
+                "experts of each gate."
+            )
+        return caps
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         # Another callback may have restored weights.
@@ -134,13 +168,13 @@ class CardinalityTarget(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         lifted = [
-            gate.name
-            for gate in self._gates
-            if self._is_done and _read_cap(gate) > self._cap_of(gate)
+            each.layer.name
+            for each in self._caps
+            if self._is_done and each.read() > each.limit
         ]
         if lifted:
             warnings.warn(
-                f"Gates {lifted} lost their cap at the end of the training, "
+                f"{lifted} lost their cap at the end of the training, "
                 "as weights of before the deadline were restored. Let only "
                 "later ones count, in Keras by `EarlyStopping("
                 f"start_from_epoch=...)`. Received: {self.by_epoch=}, "
@@ -149,7 +183,7 @@ class CardinalityTarget(keras.callbacks.Callback):
             )
 
     def update(self, position: int) -> None:
-        """Caps the gates if the deadline has come.
+        """Sets the caps if the deadline has come.
 
         For custom loops; `fit` and `Trainer` need no call.
 
@@ -160,15 +194,34 @@ class CardinalityTarget(keras.callbacks.Callback):
         self._position = position
         if self._is_done or position < self._deadline:
             return
-        built = [gate for gate in self._gates if gate.built]
-        for gate in built:
-            if _read_cap(gate) > self._cap_of(gate):
-                gate.cardinality_cap.assign(self._cap_of(gate))
-        self._is_done = len(built) == len(self._gates)
-
-    def _cap_of(self, gate: SmoothStepGate) -> int:
-        return min(self.cap or gate.k, gate.num_experts)
+        built = [each for each in self._caps if each.layer.built]
+        for each in built:
+            if each.read() > each.limit:
+                each.variable.assign(each.limit)
+        self._is_done = len(built) == len(self._caps)
 
 
-def _read_cap(gate: SmoothStepGate) -> int:
-    return int(tf.convert_to_tensor(gate.cardinality_cap))
+@dataclasses.dataclass(frozen=True)
+class _Cap:
+    """A variable that holds a number of experts, and what it comes to.
+
+    Args:
+        layer: gate or mixture.
+        name: str. Name of the variable.
+        wanted: int.
+    """
+
+    layer: Any
+    name: str
+    wanted: int
+
+    @property
+    def variable(self) -> Any:
+        return getattr(self.layer, self.name)
+
+    @property
+    def limit(self) -> int:
+        return min(self.wanted, self.layer.num_experts)
+
+    def read(self) -> int:
+        return int(tf.convert_to_tensor(self.variable))

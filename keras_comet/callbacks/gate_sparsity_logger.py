@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from keras_comet._keras import flatten_layers
 from keras_comet._keras import keras
 from keras_comet.analysis.batches import first_inputs
 from keras_comet.analysis.expert_similarity import expert_similarity
@@ -16,8 +17,12 @@ from keras_comet.callbacks.usage_heatmap import usage_heatmap
 from keras_comet.gates.base import Gate
 from keras_comet.gates.capture import capture_routing
 from keras_comet.gates.smooth_step_gate import SmoothStepGate
+from keras_comet.layers.multi_gate_mixture_of_experts import (
+    MultiGateMixtureOfExperts,
+)
 from keras_comet.metrics import expert_usage
 from keras_comet.metrics import routing_statistics
+from keras_comet.metrics import union_statistics
 
 
 class GateSparsityLogger(keras.callbacks.Callback):
@@ -36,6 +41,8 @@ class GateSparsityLogger(keras.callbacks.Callback):
     `within_k` is there for gates that have a `k`. A gate with smooth-steps,
     `COMETGate` or `DSelectKGate`, has two more tags, of its state:
     `gamma_scale`, 1 at first and 0 for hard routing, and `cardinality_cap`.
+    Each task of a `MultiGateMixtureOfExperts` has what they all have together:
+    `union_cardinality`, `largest_union`, and the mixture's `union_cap`.
 
     With `ablation_data` there are two more: what `routing_ablation` adds to
     the loss, on average, and how `expert_similarity` sees the probe.
@@ -149,6 +156,8 @@ class GateSparsityLogger(keras.callbacks.Callback):
             task: {**_measure(gate, weights), **_read_state(gate)}
             for task, (gate, weights) in captured.items()
         }
+        for task, shared in _measure_unions(self.model, captured).items():
+            statistics[task].update(shared)
         images = {"expert_usage": usage_heatmap(usage)}
         if self.ablation_data is not None:
             report = routing_ablation(self.model, self.ablation_data)
@@ -184,6 +193,29 @@ class GateSparsityLogger(keras.callbacks.Callback):
 def _measure(gate: Gate, weights: np.ndarray) -> dict[str, float]:
     statistics = routing_statistics(weights, k=getattr(gate, "k", None))
     return {name: float(value) for name, value in statistics.items()}
+
+
+def _measure_unions(
+    model: Any, captured: dict[str, tuple[Gate, np.ndarray]]
+) -> dict[str, dict[str, float]]:
+    """Measures what the tasks of each multi-gate mixture use together."""
+    unions = {}
+    for layer in flatten_layers(model):
+        if not isinstance(layer, MultiGateMixtureOfExperts):
+            continue
+        weights = {
+            task: each
+            for task, (gate, each) in captured.items()
+            if any(gate is own for own in layer.gates.values())
+        }
+        if weights:
+            shared = {
+                **union_statistics(weights),
+                "union_cap": tf.convert_to_tensor(layer.union_cap),
+            }
+            values = {name: float(value) for name, value in shared.items()}
+            unions.update(dict.fromkeys(weights, values))
+    return unions
 
 
 def _read_state(gate: Gate) -> dict[str, float]:

@@ -39,7 +39,7 @@ def serialize_layers(layers: Any) -> Any:
     """Serializes a layer, a list or a dict of layers.
 
     Args:
-        layers: layer, list of layers, or dict from name to layer.
+        layers: layer, list of layers, or dict from name to either.
 
     Returns:
         Configs in the same structure, each with a `"shared_object_id"`.
@@ -82,6 +82,8 @@ def deserialize_layers(
 def _deserialize(configs: Any, user: str, custom_objects: Any) -> Any:
     if isinstance(configs, list):
         return [_deserialize(each, user, custom_objects) for each in configs]
+    if configs is None:
+        return None
     if "class_name" not in configs:
         return _deserialize_dict(configs, user, custom_objects)
     key = configs.get("shared_object_id")
@@ -111,8 +113,7 @@ def _deserialize_dict(
     layers: dict[str, Any] = {}
     permutations: dict[str, Any] = {}
     for name, config in configs.items():
-        permutation = config["config"].get("permutation")
-        key = permutation and permutation.get("shared_object_id")
+        key = _permutation_key(config)
         if key in permutations:
             inner = {**config["config"], "permutation": permutations[key]}
             config = {**config, "config": inner}
@@ -120,6 +121,14 @@ def _deserialize_dict(
         if type(key) is str:
             permutations[key] = layers[name].permutation
     return layers
+
+
+def _permutation_key(config: Any) -> str | None:
+    """Returns the key of a gate's permutation; lists of experts have none."""
+    if isinstance(config, list):
+        return None
+    permutation = config["config"].get("permutation")
+    return permutation and permutation.get("shared_object_id")
 
 
 def _sharing_key(layer: Any) -> SharingKey:

@@ -14,6 +14,9 @@ from keras_comet.gates.capture import capture_calls
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.input_scale import InputScale
 from keras_comet.gates.smooth_step_gate import SmoothStepGate
+from keras_comet.layers.multi_gate_mixture_of_experts import (
+    MultiGateMixtureOfExperts,
+)
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 
 _BRANCHES = ("CondBranchFuncGraph", "WhileBodyFuncGraph", "WhileCondFuncGraph")
@@ -44,9 +47,9 @@ def find_constants(
             be in it, whatever they are in now.
 
     Returns:
-        One constant for each variable of gates and permutations that only
-        training and search assign, and for experts that share a base, the
-        sums of base and deviations in their place.
+        One constant for each variable of gates, mixtures and permutations
+        that only training and search assign, and for experts that share a
+        base, the sums of base and deviations in their place.
 
     Raises:
         ValueError: If a permutation is still being searched.
@@ -70,6 +73,8 @@ def _constants_of(layer: Any, hard_routing: bool) -> list[Constant]:
         scale = _read(layer.scale)
         value = np.where(scale > 0.0, scale, np.float32(1.0))
         return [Constant(layer, "scale", value)]
+    if isinstance(layer, MultiGateMixtureOfExperts) and layer.built:
+        return [Constant(layer, "union_cap", _read(layer.union_cap))]
     if isinstance(layer, StackedDenseExperts) and layer.base_kernels:
         return _merge(layer)
     if isinstance(layer, ExpertPermutation):

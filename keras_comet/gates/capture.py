@@ -130,6 +130,25 @@ def capture_calls() -> Iterator[list[tuple[Gate, tf.Tensor]]]:
         captured_calls.reset(token)
 
 
+def amend_calls(routing_weights: Iterable[tuple[Gate, tf.Tensor]]) -> None:
+    """Notes what became of the weights that gates returned in their last call.
+
+    For layers that use other weights than those, so that a capture lists what
+    is used.
+
+    Args:
+        routing_weights: pairs of a gate and the weights that are used.
+    """
+    calls = captured_calls.get()
+    if calls is None:
+        return
+    for gate, weights in routing_weights:
+        last = max(
+            index for index, (called, _) in enumerate(calls) if called is gate
+        )
+        calls[last] = gate, weights
+
+
 def unique_labels(gates: Sequence[Gate]) -> list[str]:
     """Names gates by task, or name, and tells equal ones apart."""
     labels = [gate.task or gate.name for gate in gates]

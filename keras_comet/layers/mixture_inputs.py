@@ -1,27 +1,30 @@
 """What a mixture is called on: features, and perhaps routing inputs."""
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
-
-import tensorflow as tf
 
 
 def split_shapes(input_shape: Any) -> tuple[Any, Any, bool]:
     """Splits the shapes of `features` or `(features, routing_inputs)`.
 
     Returns:
-        The shape of the features, that of the routing inputs (or a dict of
-        shapes), which are the features if they came alone, and whether
-        routing inputs were given.
+        The shape of the features (or a dict of shapes), that of the routing
+        inputs (likewise), which are the features if they came alone, and
+        whether routing inputs were given.
     """
+    if isinstance(input_shape, Mapping):
+        return input_shape, input_shape, False
     first = tuple(input_shape)[0]
     if first is None or isinstance(first, int):
         return tuple(input_shape), tuple(input_shape), False
     features_shape, routing_shape = _check_pair(input_shape)
-    return tuple(features_shape), routing_shape, True
+    if not isinstance(features_shape, Mapping):
+        features_shape = tuple(features_shape)
+    return features_shape, routing_shape, True
 
 
-def split_inputs(inputs: Any) -> tuple[tf.Tensor, Any]:
+def split_inputs(inputs: Any) -> tuple[Any, Any]:
     """Splits `features` or `(features, routing_inputs)`."""
     if isinstance(inputs, (list, tuple)):
         features, routing_inputs = _check_pair(inputs)

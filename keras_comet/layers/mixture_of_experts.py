@@ -6,8 +6,9 @@ from typing import Any
 from keras_comet._keras import serializable
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
+from keras_comet.layers.combine_experts import Experts
 from keras_comet.layers.expert_mixture import ExpertMixture
-from keras_comet.layers.expert_mixture import Experts
+from keras_comet.layers.task_gates import check_gate
 
 
 @serializable
@@ -79,7 +80,7 @@ class MixtureOfExperts(ExpertMixture):
         **kwargs: Any,
     ) -> None:
         super().__init__(experts, dispatch, shared_experts, **kwargs)
-        self._check_gate(gate, "a gate")
+        check_gate(gate, "a gate", self.num_experts)
         self.gate = gate
 
     def _named_gates(self) -> dict[str, Gate]:

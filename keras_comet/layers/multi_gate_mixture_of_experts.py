@@ -3,13 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow as tf
+
+from keras_comet._keras import aggregation
+from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.containers import LayerDict
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
+from keras_comet.gates.capture import amend_calls
 from keras_comet.gates.expert_permutation import check_names
+from keras_comet.layers.combine_experts import Experts
 from keras_comet.layers.expert_mixture import ExpertMixture
-from keras_comet.layers.expert_mixture import Experts
+from keras_comet.layers.task_gates import check_task_gates
+from keras_comet.ops import keep_union
+from keras_comet.ops import static_cond
 
 
 @serializable
@@ -19,6 +27,13 @@ class MultiGateMixtureOfExperts(ExpertMixture):
     `y_t = sum_e g_te(routing_inputs_t) f_e(features)`: the layer of MMoE,
     with sparse gates. An expert computes a row once if any task selected it
     there, and not at all if none did. See `MixtureOfExperts` for dispatch.
+
+    T tasks of k experts each may so compute T k experts for a row. The
+    variable `union_cap` bounds that in training and at inference alike: on a
+    row on which the tasks use more experts together, they keep the
+    `union_cap` ones with the largest sum of their weights. What a task has on
+    these is divided by its sum; a task that has none of them takes the mean
+    of the tasks' weights on them. `CardinalityTarget` sets it.
 
     Reference:
     - [Ma et al., 2018](https://doi.org/10.1145/3219819.3220007), Eq. (5)
@@ -33,12 +48,16 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         shared_experts: the same: computed for every row, and added to what is
             combined. Defaults to `()`.
 
+    Attributes:
+        union_cap: integer variable `()`, `num_experts` at first: the largest
+            number of experts that all tasks together use for a row.
+
     Call arguments:
         inputs: `features`, or `(features, routing_inputs)`; routing inputs
             are one tensor for all gates or a dict with one for each task.
         training: bool. Passed on to the gates and the experts.
         return_routing_weights: bool. Whether to return the gates' routing
-            weights as well. Defaults to `False`.
+            weights, as capped, as well. Defaults to `False`.
 
     Input shape:
         features `(batch, ...)`, or `(batch, time, features)` routed by
@@ -79,27 +98,33 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         **kwargs: Any,
     ) -> None:
         super().__init__(experts, dispatch, shared_experts, **kwargs)
-        if not isinstance(gates, (Mapping, LayerDict)) or not gates:
-            raise ValueError(
-                "`gates` must be a dict from task name to gate, with at least "
-                f"one task. Received: gates={gates!r}"
-            )
-        if len({id(gate) for gate in gates.values()}) < len(gates):
-            raise ValueError(
-                "Each task must have a gate of its own. Received: the same "
-                f"gate more than once for the tasks {list(gates)}."
-            )
-        for task, gate in gates.items():
-            self._check_gate(gate, f"the gate of task {task!r}")
-            if gate.task not in (None, task):
-                raise ValueError(
-                    f"A gate serves one task. Received: for task {task!r} the "
-                    f"gate of task {gate.task!r}. Make a new gate."
-                )
+        check_task_gates(gates, lambda task: self.num_experts)
         check_names([g.permutation for g in gates.values() if g.permutation])
         self.gates = LayerDict(gates, dtype=self.dtype_policy)
         for task, gate in gates.items():
             gate.task = task
+
+    def build(self, input_shape: Any) -> None:
+        self.union_cap = self.add_weight(
+            name="union_cap",
+            shape=(),
+            dtype="int32",
+            initializer=keras.initializers.Constant(self.num_experts),
+            trainable=False,
+            aggregation=aggregation("only_first_replica"),
+        )
+        super().build(input_shape)
+
+    def _cap_union(self, weights: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        cap, given = tf.convert_to_tensor(self.union_cap), [*weights.values()]
+        kept = static_cond(
+            # Not `<`, whose value is not known in a graph of constants.
+            tf.not_equal(cap, self.num_experts),
+            lambda: keep_union(given, cap),
+            lambda: given,
+        )
+        amend_calls(zip(self.gates.values(), kept, strict=True))
+        return dict(zip(weights, kept, strict=True))
 
     def _named_gates(self) -> LayerDict:
         return self.gates

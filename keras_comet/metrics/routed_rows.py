@@ -30,3 +30,14 @@ def routed_rows(routing_weights: Any) -> tuple[tf.Tensor, tf.Tensor]:
     is_finite = tf.reduce_all(tf.math.is_finite(rows), axis=-1)
     rows = tf.where(is_finite[:, tf.newaxis], rows, 0.0)
     return rows, tf.reduce_any(rows != 0.0, axis=-1)
+
+
+def mean_over(is_counted: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Averages the values of the rows that are counted; of none, it is NaN.
+
+    Args:
+        is_counted: bool tensor `(rows,)`.
+        values: float32 tensor `(rows,)`.
+    """
+    counted = tf.cast(is_counted, tf.float32)
+    return tf.reduce_sum(counted * values) / tf.reduce_sum(counted)

@@ -6,12 +6,16 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet.metrics.expert_usage import expert_usage
+from keras_comet.metrics.routed_rows import mean_over
 from keras_comet.metrics.routed_rows import routed_rows
+from keras_comet.metrics.union_statistics import union_statistics
 from keras_comet.ops import normalized_entropy
 
 
 def routing_statistics(
-    routing_weights: Any, k: int | Mapping[str, int] | None = None
+    routing_weights: Any,
+    k: int | Mapping[str, int] | None = None,
+    union: bool = False,
 ) -> dict[str, Any]:
     """Describes how sparse the routing is and how evenly experts are used.
 
@@ -24,6 +28,8 @@ def routing_statistics(
     | `active_experts` | number of experts that some row uses |
     | `dead_experts` | number of experts that no row uses |
     | `within_k` | share of rows with at most k nonzero weights |
+    | `union_cardinality` | mean number of experts that any task uses per row |
+    | `largest_union` | the largest number of them |
 
     Usage is `expert_usage`: 1 is the entropy of even usage (and of a single
     expert), 0 that of one expert which takes everything. Works in eager mode,
@@ -39,14 +45,19 @@ def routing_statistics(
         k: int. The number of experts to count rows within; for a dict, one
             for all tasks or a dict by task, in which tasks may be missing.
             Defaults to `None`: no `within_k`.
+        union: bool. Whether the tasks of a dict choose among the same
+            experts, as those of one `MultiGateMixtureOfExperts` do, which
+            computes the union of what they use. The statistics of each task
+            then hold the last two, the same for all. Defaults to `False`.
 
     Returns:
         A dict from the keys above to float32 scalars; for a dict, a dict of
         such dicts by task.
 
     Raises:
-        ValueError: If `k` is below 1 or names a task that is not there, or
-            the number of experts is not known.
+        ValueError: If `k` is below 1 or names a task that is not there, the
+            number of experts is not known, or `union=True` for weights that
+            are no dict or differ in shape.
 
     Example:
 
@@ -69,11 +80,15 @@ def routing_statistics(
             "`k` may be a dict only by the tasks of `routing_weights`. "
             f"Received: k={dict(k)}, routing_weights of {tasks}"
         )
+    shared = union_statistics(routing_weights) if union else {}
     if by_task:
         return {
-            task: _statistics(
-                weights, k.get(task) if isinstance(k, Mapping) else k
-            )
+            task: {
+                **_statistics(
+                    weights, k.get(task) if isinstance(k, Mapping) else k
+                ),
+                **shared,
+            }
             for task, weights in routing_weights.items()
         }
     return _statistics(routing_weights, k)
@@ -87,7 +102,7 @@ def _statistics(routing_weights: Any, k: Any) -> dict[str, tf.Tensor]:
     usage = expert_usage(routing_weights)
     is_used = tf.not_equal(rows, 0.0)
     num_used = tf.reduce_sum(tf.cast(is_used, tf.float32), axis=-1)
-    cardinality = _mean_over(is_counted, num_used)
+    cardinality = mean_over(is_counted, num_used)
     num_active = tf.reduce_sum(
         tf.cast(tf.reduce_any(is_used, axis=0), tf.float32)
     )
@@ -100,12 +115,7 @@ def _statistics(routing_weights: Any, k: Any) -> dict[str, tf.Tensor]:
         "dead_experts": num_experts - num_active,
     }
     if k is not None:
-        statistics["within_k"] = _mean_over(
+        statistics["within_k"] = mean_over(
             is_counted, tf.cast(num_used <= float(k), tf.float32)
         )
     return statistics
-
-
-def _mean_over(is_counted: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    counted = tf.cast(is_counted, tf.float32)
-    return tf.reduce_sum(counted * values) / tf.reduce_sum(counted)

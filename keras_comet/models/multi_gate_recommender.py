@@ -15,10 +15,12 @@ from keras_comet.containers import deserialize_layers
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.gates.comet_gate import COMETGate
-from keras_comet.layers.expert_mixture import Experts
+from keras_comet.layers.combine_experts import Experts
+from keras_comet.layers.customized_gate_control import CustomizedGateControl
 from keras_comet.layers.multi_gate_mixture_of_experts import (
     MultiGateMixtureOfExperts,
 )
+from keras_comet.layers.routed_experts import RoutedExperts
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
 from keras_comet.models.feature import Feature
 from keras_comet.models.finite import require_finite
@@ -40,7 +42,8 @@ class MultiGateRecommender(RawDataModel):
     """Multi-task recommender with shared experts and a gate for each task.
 
     The features are encoded and concatenated, the experts read them, each
-    task's gate combines the experts, and each task's tower predicts from
+    task's gate combines the experts (all of them, or, with `task_experts`,
+    the task's own and the shared ones), and each task's tower predicts from
     that. Losses, metrics and weights belong to the tasks, so that
     `compile` needs an optimizer alone. Labels may be missing: by value
     (`Task.missing_label`) or by a sample weight of 0; a task's loss is the
@@ -48,8 +51,9 @@ class MultiGateRecommender(RawDataModel):
 
     Reference:
     - [Ma et al., 2018](https://doi.org/10.1145/3219819.3220007), MMoE, with
-      any gate; [Ibrahim et al., 2023](https://arxiv.org/abs/2306.02824),
-      Section 6.2 for the model.
+      any gate; [Tang et al., 2020](https://doi.org/10.1145/3383313.3412236),
+      CGC, with `task_experts`; [Ibrahim et al.,
+      2023](https://arxiv.org/abs/2306.02824), Section 6.2 for the model.
 
     Args:
         features: dict from feature name to `CategoricalFeature`,
@@ -65,6 +69,10 @@ class MultiGateRecommender(RawDataModel):
             that route by id (`HashGate`) read, as `0 ... num_ids - 1`.
             Defaults to `None`: the first of them.
         dispatch: str. As in `MixtureOfExperts`. Defaults to `"auto"`.
+        task_experts: dict from task name to experts of the task's own, as in
+            `CustomizedGateControl`: `experts` are the shared ones then, and
+            come after its own among the experts of a task's gate. Defaults to
+            `None`: all experts are shared.
 
     Call arguments:
         inputs: dict from feature name to tensor, of a shape that the feature
@@ -118,6 +126,7 @@ class MultiGateRecommender(RawDataModel):
         tower_units: Sequence[int] = (64,),
         hash_feature: str | None = None,
         dispatch: str = "auto",
+        task_experts: Mapping[str, Experts] | None = None,
         **kwargs: Any,
     ) -> None:
         # Raw features need not fit into half precision.
@@ -150,11 +159,16 @@ class MultiGateRecommender(RawDataModel):
         self.hash_feature = hash_feature
         self._id_feature = self._find_id_feature(gates)
         self.tower_units = list(tower_units)
-        self.mixture = MultiGateMixtureOfExperts(
-            experts,
-            {name: gates[name] for name in names},
-            dispatch=dispatch,
-            dtype=self.dtype_policy,
+        self._has_task_experts = task_experts is not None
+        options: dict[str, Any] = {
+            "gates": {name: gates[name] for name in names},
+            "dispatch": dispatch,
+            "dtype": self.dtype_policy,
+        }
+        self.mixture: RoutedExperts = (
+            MultiGateMixtureOfExperts(experts, **options)
+            if task_experts is None
+            else CustomizedGateControl(task_experts, experts, **options)
         )
         self._tasks = {task.name: task for task in tasks}
         self.towers = LayerDict(
@@ -274,6 +288,18 @@ class MultiGateRecommender(RawDataModel):
     def tasks(self) -> list[Task]:
         """The tasks, in the order given."""
         return list(self._tasks.values())
+
+    @property
+    def experts(self) -> Any:
+        """The experts that all tasks share, as given."""
+        if self._has_task_experts:
+            return self.mixture.shared_experts
+        return self.mixture.experts
+
+    @property
+    def task_experts(self) -> dict[str, Any] | None:
+        """The experts of each task's own, as given, or `None`."""
+        return self.mixture.task_experts if self._has_task_experts else None
 
     @property
     def input_signature(self) -> dict[str, tf.TensorSpec]:
@@ -450,12 +476,14 @@ class MultiGateRecommender(RawDataModel):
             # That of keras.Model leaves the dtype policy out in Keras 2.
             **keras.layers.Layer.get_config(self),
             "features": serialize_layers(dict(self.features)),
-            "experts": serialize_layers(self.mixture.experts),
+            "experts": serialize_layers(self.experts),
             "gates": serialize_layers(dict(self.mixture.gates)),
             "tasks": [task.get_config() for task in self.tasks],
             "tower_units": self.tower_units,
             "hash_feature": self.hash_feature,
             "dispatch": self.mixture.dispatch,
+            "task_experts": self.task_experts
+            and serialize_layers(self.task_experts),
             "frozen_towers": [
                 [task, key]
                 for task, tower in self.towers.items()
@@ -471,7 +499,7 @@ class MultiGateRecommender(RawDataModel):
         config = dict(config)
         frozen_towers = config.pop("frozen_towers")
         config["tasks"] = [Task.from_config(each) for each in config["tasks"]]
-        layers = ("features", "experts", "gates")
+        layers = ("features", "experts", "gates", "task_experts")
         model = cls(**deserialize_layers(config, layers, custom_objects))
         for task, key in frozen_towers:
             model.towers[task].dense[key].trainable = False

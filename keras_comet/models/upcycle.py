@@ -247,6 +247,12 @@ def _upcycle_recommender(
     deviation_scale: float | None,
     dispatch: str,
 ) -> MultiGateRecommender:
+    if model.task_experts is not None:
+        raise ValueError(
+            "A recommender that is upcycled must have one expert, which all "
+            f"experts start as. Received: task_experts={model.task_experts}. "
+            "Train it without `task_experts`."
+        )
     one = model.mixture.experts
     if model.mixture.num_experts != 1:
         raise ValueError(

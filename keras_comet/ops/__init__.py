@@ -9,6 +9,7 @@ from keras_comet.ops.dispatch import find_routed_pairs
 from keras_comet.ops.dispatch import gather_routed
 from keras_comet.ops.if_nonempty import if_nonempty
 from keras_comet.ops.keep_largest import keep_largest
+from keras_comet.ops.keep_union import keep_union
 from keras_comet.ops.leaf_weights import leaf_weights
 from keras_comet.ops.normalized_entropy import normalized_entropy
 from keras_comet.ops.sinkhorn import sinkhorn
@@ -29,6 +30,7 @@ __all__ = [
     "gather_routed",
     "if_nonempty",
     "keep_largest",
+    "keep_union",
     "leaf_probabilities",
     "leaf_weights",
     "linear_assignment",

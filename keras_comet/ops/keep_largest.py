@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_comet.ops.largest_mask import largest_mask
 from keras_comet.ops.normalize import normalize
 
 
@@ -19,6 +20,5 @@ def keep_largest(weights: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
     Returns:
         A tensor like `weights`; every row sums to one.
     """
-    order = tf.argsort(weights, direction="DESCENDING", stable=True)
-    rank = tf.argsort(order)
-    return normalize(tf.where(rank < count, weights, tf.zeros_like(weights)))
+    is_kept = largest_mask(weights, count)
+    return normalize(tf.where(is_kept, weights, tf.zeros_like(weights)))

@@ -16,6 +16,7 @@ from tests.helpers import run_program
 PROGRAMS = {
     "dispatch_speed": (13, []),
     "gate_speed": (0, []),
+    "union_cap": (1, []),
     "training_speed": (6, ["movielens_epochs.png"]),
     "memory": (2, []),
     "serving_latency": (0, []),

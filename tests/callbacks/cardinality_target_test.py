@@ -247,6 +247,58 @@ def test_exported_model_keeps_the_cap_on_every_row(tmp_path):
     np.testing.assert_allclose(served, gate(x), atol=1e-6)
 
 
+def make_tasks(gates):
+    """A model of a multi-gate mixture, to be called eagerly."""
+    inputs = keras.Input((6,))
+    mixture = keras_comet.MultiGateMixtureOfExperts(
+        keras_comet.StackedDenseExperts(8, [1]), gates, "dense", name="mixture"
+    )
+    outputs = mixture(inputs)
+    model = keras.Model(inputs, list(outputs.values()))
+    model.compile("sgd", ["mse"] * len(gates), run_eagerly=True)
+    return model, mixture
+
+
+def union(model):
+    weights = keras_comet.routing_weights(model, FEATURES)
+    return np.any([each != 0 for each in weights.values()], axis=0).sum(-1)
+
+
+@pytest.mark.parametrize("gate_class", [keras_comet.TopKGate, *GATES])
+def test_union_cap_holds_from_the_epoch_named_with_any_gate(gate_class):
+    model, mixture = make_tasks({task: gate_class(8) for task in "abc"})
+    seen = []
+    record = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: (
+            batch or seen.append(union(model).max())
+        )
+    )
+    target = CardinalityTarget(by_epoch=1, union_cap=3)
+    labels = [LABELS] * 3
+    model.fit(FEATURES, labels, 160, 2, callbacks=[target, record], verbose=0)
+    assert seen[0] > 3 >= seen[1]
+    assert union(model).max() <= 3
+    # Each gate keeps its own cap as well.
+    for gate in mixture.gates.values():
+        assert cardinalities(gate).max() <= 2
+
+
+def test_a_union_cap_is_no_larger_than_there_are_experts_and_not_lifted():
+    gates = {task: keras_comet.SoftmaxGate(8) for task in "ab"}
+    model, mixture = make_tasks(gates)
+    for wanted, expected in ((20, 8), (3, 3), (5, 3)):
+        target = CardinalityTarget(by_step=0, union_cap=wanted)
+        target.set_model(model)
+        target.update(0)
+        assert int(mixture.union_cap) == expected
+
+
+def test_model_without_a_multi_gate_mixture_has_no_union_to_cap():
+    model, _ = make_model()
+    with pytest.raises(ValueError, match="union_cap=3.*none.*Use `cap`"):
+        CardinalityTarget(by_epoch=1, union_cap=3).set_model(model)
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -256,6 +308,8 @@ def test_exported_model_keeps_the_cap_on_every_row(tmp_path):
         ({"by_step": -3}, "by_step=-3"),
         ({"by_epoch": 1, "cap": 0}, "cap=0"),
         ({"by_epoch": 1, "cap": 1.5}, "cap=1.5"),
+        ({"by_epoch": 1, "union_cap": 0}, "union_cap=0"),
+        ({"by_epoch": 1, "union_cap": 2.5}, "union_cap=2.5"),
     ],
 )
 def test_bad_arguments_raise(arguments, match):

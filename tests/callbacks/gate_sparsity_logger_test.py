@@ -32,6 +32,8 @@ SPARSE = {
 }
 # What a gate with smooth-steps keeps itself.
 STATE = {"gamma_scale", "cardinality_cap"}
+# What the tasks of a mixture have together.
+UNION = {"union_cardinality", "largest_union", "union_cap"}
 
 
 @functools.cache
@@ -141,6 +143,7 @@ def test_event_file_equals_numpy(trained):
     assert set(events) == {
         *(f"gates/buy/{name}" for name in (*SPARSE, "within_k", *STATE)),
         *(f"gates/see/{name}" for name in SPARSE),
+        *(f"gates/{task}/{name}" for task in LABELS for name in UNION),
         "gates/buy/expert_usage",
         "gates/see/expert_usage",
         "gates/expert_usage",
@@ -150,7 +153,7 @@ def test_event_file_equals_numpy(trained):
         for task, k in (("buy", 2), ("see", None)):
             expected = statistics_by_hand(by_task[task], k)
             logged = logger.history[step][task]
-            assert set(logged) == {*expected, *(STATE if k else ())}
+            assert set(logged) == {*expected, *(STATE if k else ()), *UNION}
             assert {name: logged[name] for name in expected} == pytest.approx(
                 expected, abs=1e-5
             )
@@ -160,6 +163,27 @@ def test_event_file_equals_numpy(trained):
                 )
     # Training moved the gates, so that the steps differ.
     assert len({h["see"]["largest_share"] for h in logger.history}) == 4
+
+
+def test_union_of_the_tasks_is_logged_for_the_weights_that_are_used(tmp_path):
+    model = make_model()
+    [mixture] = [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras_comet.MultiGateMixtureOfExperts)
+    ]
+    for cap in (5, 3):
+        mixture.union_cap.assign(cap)
+        logger = GateSparsityLogger(tmp_path / str(cap), PROBE)
+        log_step_0(model, logger)
+        weights = routing_weights(model, PROBE)
+        union = np.any([each != 0 for each in weights.values()], axis=0)
+        for task in LABELS:
+            logged = logger.history[0][task]
+            assert logged["union_cardinality"] == union.sum(-1).mean() == cap
+            assert logged["largest_union"] == logged["union_cap"] == cap
+            cardinality = (weights[task] != 0).sum(axis=-1).mean()
+            assert logged["cardinality"] == pytest.approx(cardinality)
 
 
 def test_histogram_holds_every_expert(trained):

@@ -28,7 +28,7 @@ def make_model(stacked=False):
         second, {"task": keras_comet.SoftmaxGate(2)}, name="two"
     )
     model = keras.Model(inputs, [one(inputs), two(inputs)["task"]])
-    for index, weight in enumerate(model.weights):
+    for index, weight in enumerate(model.trainable_weights):
         weight.assign(rows(*weight.shape, seed=index))
     return model
 

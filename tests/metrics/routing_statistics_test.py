@@ -83,6 +83,48 @@ def test_weights_by_task_give_statistics_by_task():
     assert float(statistics["buy"]["within_k"]) == 0.5
 
 
+@pytest.mark.parametrize("shape", [(4, 5), (2, 2, 5)])
+def test_union_counts_what_any_task_uses(shape):
+    # With the second task rows use 3, 1, 2 and 3 experts.
+    other = np.array(
+        [
+            [0.5, 0.0, 0.0, 0.5, 0.0],
+            [1.0, 0.0, 0.0, 0.0, 0.0],
+            [0.0, 0.0, 0.0, 0.0, 1.0],
+            [0.0, 0.0, 0.0, 1.0, 0.0],
+        ],
+        "float32",
+    )
+    tasks = {"click": WEIGHTS.reshape(shape), "buy": other.reshape(shape)}
+    plain = routing_statistics(tasks)
+    for task, statistics in routing_statistics(tasks, union=True).items():
+        found = to_floats(statistics)
+        assert found.pop("union_cardinality") == 9 / 4
+        assert found.pop("largest_union") == 3.0
+        assert found == to_floats(plain[task])
+    # Rows that have no number for any of the tasks are left out.
+    other[0, 1] = np.nan
+    tasks["buy"] = other.reshape(shape)
+    found = routing_statistics(tasks, union=True)["click"]
+    assert float(found["union_cardinality"]) == 2.0
+    none = {"click": WEIGHTS[:0], "buy": WEIGHTS[:0]}
+    for name in ("union_cardinality", "largest_union"):
+        assert np.isnan(routing_statistics(none, union=True)["buy"][name])
+
+
+@pytest.mark.parametrize(
+    ("weights", "match"),
+    [
+        (WEIGHTS, "a dict by task"),
+        ({"a": WEIGHTS, "b": WEIGHTS[:, :4]}, r"'b': \(4, 4\)"),
+        ({}, "shapes {}"),
+    ],
+)
+def test_union_of_no_tasks_or_other_experts_raises(weights, match):
+    with pytest.raises(ValueError, match=match):
+        routing_statistics(weights, union=True)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_rows_with_nan_are_left_out(bad):
     row = np.array([[bad, 0.0, 0.0, 0.0, 1.0]], "float32")

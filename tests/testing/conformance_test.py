@@ -315,6 +315,38 @@ LAYERS = {
         lambda: {"experts": dense_experts(), "gates": two_gates()},
         (3, 4),
     ),
+    "customized gate control": (
+        keras_comet.CustomizedGateControl,
+        lambda: {
+            "task_experts": {"click": dense_experts(2), "buy": dense_experts()},
+            "shared_experts": dense_experts(1),
+            "gates": {
+                "click": keras_comet.COMETGate(3, entropy_weight=0.1),
+                "buy": keras_comet.TopKGate(4),
+            },
+            "shared_gate": keras_comet.COMETGate(6, permutation=permutation(6)),
+        },
+        (4,),
+    ),
+    "last level of customized gate control": (
+        keras_comet.CustomizedGateControl,
+        lambda: {
+            "task_experts": {
+                "click": stacked_experts(),
+                "buy": dense_experts(),
+            },
+            "shared_experts": stacked_experts(),
+            "gates": {
+                "click": keras_comet.DSelectKGate(6),
+                "buy": keras_comet.SoftmaxGate(6),
+            },
+            "dispatch": "dense",
+        },
+        lambda batch: {
+            name: rows(batch + index, 4)[:batch]
+            for index, name in enumerate(("click", "buy", "shared"))
+        },
+    ),
     "recommender": (
         keras_comet.MultiGateRecommender,
         lambda: {
