@@ -1,11 +1,14 @@
-"""Latency of exported SavedModels in a process that serves them.
+"""Latency of exported SavedModels in processes that serve them.
 
 Exports a recommender twice, with sparse and with dense dispatch, and hard
 routing in both. Another process loads both with the session loader, which is
-what TensorFlow Serving uses, and times requests in turns.
+what TensorFlow Serving uses, and times requests in turns. Where there is a
+compiler, a C program does the same without Python, a process for each export
+and round, in turns.
 """
 
 import pathlib
+import subprocess
 import tempfile
 import time
 
@@ -14,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_comet
+from benchmarks import c_server
 from benchmarks.processes import call_in_a_process
 from benchmarks.report import Report
 from examples import movielens_model as movielens
@@ -67,6 +71,43 @@ def serve(
     return seconds
 
 
+def serve_in_c(
+    paths: dict[str, str], inputs: str, rounds: int
+) -> dict[int, dict[str, list[float]]]:
+    """Times requests to several SavedModels, in processes of the C program.
+
+    Args:
+        paths: dict from name to the path of a SavedModel.
+        inputs: str. Path of an .npz with the inputs by name.
+        rounds: int. Number of processes for each, with 20 requests each.
+
+    Returns:
+        As `serve`.
+    """
+    values = np.load(inputs)
+    seconds: dict[int, dict[str, list[float]]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        directory = pathlib.Path(name)
+        program = c_server.compile_server(directory)
+        for batch in BATCHES:
+            seconds[batch] = {name: [] for name in paths}
+            request = c_server.write_request(
+                {name: values[name][:batch] for name in values.files},
+                directory / str(batch),
+            )
+            for number in range(rounds):
+                order = list(paths.items())
+                for name, path in order if number % 2 else order[::-1]:
+                    answer = subprocess.run(
+                        [program, "-r", str(_REQUESTS), path, *request],
+                        check=True,
+                        stdout=subprocess.PIPE,
+                        text=True,
+                    ).stdout
+                    seconds[batch][name] += map(float, answer.split()[1:])
+    return seconds
+
+
 def export(
     directory: pathlib.Path, num_experts: int, units: list[int], smoke: bool
 ) -> tuple[dict[str, str], str]:
@@ -113,16 +154,25 @@ def run(report: Report, rounds: int, smoke: bool) -> None:
     for num_experts, units in sizes:
         with tempfile.TemporaryDirectory() as name:
             exported = export(pathlib.Path(name), num_experts, units, smoke)
-            seconds = call_in_a_process(serve, *exported, rounds * _REQUESTS)
-        for batch, by_dispatch in seconds.items():
-            for dispatch, values in by_dispatch.items():
-                p50, p99 = 1e3 * np.quantile(values, [0.5, 0.99])
-                row = {
-                    "model": f"n={num_experts}, {'-'.join(map(str, units))}",
-                    "batch": batch,
-                    "dispatch": dispatch,
-                    "p50": float(p50),
-                    "p99": float(p99),
-                    "requests": len(values),
-                }
-                report.add("Latency of a request, ms", [row])
+            served = {
+                "Python": call_in_a_process(
+                    serve, *exported, rounds * _REQUESTS
+                )
+            }
+            if c_server.has_compiler():
+                served["C"] = serve_in_c(*exported, rounds)
+        for program, seconds in served.items():
+            for batch, by_dispatch in seconds.items():
+                for dispatch, values in by_dispatch.items():
+                    p50, p99 = 1e3 * np.quantile(values, [0.5, 0.99])
+                    row = {
+                        "model": f"n={num_experts}, "
+                        f"{'-'.join(map(str, units))}",
+                        "served by": program,
+                        "batch": batch,
+                        "dispatch": dispatch,
+                        "p50": float(p50),
+                        "p99": float(p99),
+                        "requests": len(values),
+                    }
+                    report.add("Latency of a request, ms", [row])

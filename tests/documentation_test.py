@@ -15,6 +15,7 @@ DOCUMENTS = [
     PACKAGE.parent / "README.md",
     PACKAGE.parent / "docs" / "guides" / "cardinality.md",
     PACKAGE.parent / "docs" / "guides" / "do_experts_pay.md",
+    PACKAGE.parent / "docs" / "guides" / "serving.md",
     PACKAGE.parent / "docs" / "guides" / "your_own_gate.md",
 ]
 # Guides whose blocks go on from one to the next.

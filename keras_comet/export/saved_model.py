@@ -15,6 +15,8 @@ from keras_comet.export.frozen_state import frozen_state
 from keras_comet.export.signature import call_by_names
 from keras_comet.export.signature import find_input_signature
 from keras_comet.export.signature import name_outputs
+from keras_comet.export.warmup import make_warmup_request
+from keras_comet.export.warmup import write_warmup_request
 
 
 def export_saved_model(
@@ -22,6 +24,7 @@ def export_saved_model(
     path: str | os.PathLike[str],
     hard_routing: bool = False,
     input_signature: Mapping[str, tf.TensorSpec] | None = None,
+    warmup_inputs: Mapping[str, Any] | None = None,
 ) -> str | os.PathLike[str]:
     """Writes a model as a SavedModel for TensorFlow Serving.
 
@@ -34,7 +37,8 @@ def export_saved_model(
 
     The files are written beside `path` and moved there at the end: `path`
     holds a whole export or does not exist. For TensorFlow Serving, end it
-    with a version number, as in `"models/recommender/1"`.
+    with a version number, as in `"models/recommender/1"`: it serves the
+    highest one, and begins to as soon as that directory is there.
 
     Args:
         model: Keras model, built.
@@ -50,6 +54,11 @@ def export_saved_model(
             or Sequential model. Required for other models; they are called
             with arguments of these names if `call` has them, or else with
             one dict.
+        warmup_inputs: dict from input name to array. Rows of a request that
+            TensorFlow Serving is to answer before any other, as the first
+            one takes longest; it is written into the SavedModel, to the
+            model that the directory above the version names. Needs the extra
+            `serving`. Defaults to `None`: there is no such request.
 
     Returns:
         `path`, as given.
@@ -57,8 +66,10 @@ def export_saved_model(
     Raises:
         ValueError: If something exists at `path`, the model is not built or
             no Keras model, inputs are not described or have a fixed batch
-            size, outputs are no tensors, or a permutation is still being
-            searched.
+            size, outputs are no tensors, a permutation is still being
+            searched, or `warmup_inputs` do not fit the signature.
+        ImportError: If `warmup_inputs` are given, but the package
+            `tensorflow-serving-api` is not installed.
 
     Example:
 
@@ -85,6 +96,9 @@ def export_saved_model(
             "version beside it."
         )
     signature = find_input_signature(model, input_signature)
+    warmup_request = None
+    if warmup_inputs is not None:
+        warmup_request = make_warmup_request(warmup_inputs, signature, target)
 
     constants = find_constants(model, hard_routing)
 
@@ -104,6 +118,8 @@ def export_saved_model(
         # Keras prints where it wrote, which is not where it will be.
         with contextlib.redirect_stdout(io.StringIO()):
             archive.write_out(partial)
+        if warmup_request is not None:
+            write_warmup_request(partial, warmup_request)
         tf.io.gfile.rename(partial, target)
     finally:
         if tf.io.gfile.exists(partial):

@@ -50,7 +50,7 @@ def find_input_signature(
     if not signature:
         raise ValueError(
             f"The inputs of model {model.name!r} must be described, as it is "
-            f"no functional model. {_HOW_TO}"
+            f"no functional model. {_HOW_TO}{_suggest_signature(model)}"
         )
     if not isinstance(signature, Mapping) or not all(
         map(_has_free_batch, signature.values())
@@ -147,6 +147,25 @@ def name_outputs(model: keras.layers.Layer, outputs: Any) -> dict[str, Any]:
             "in a keras.Model that returns one dict."
         )
     return named
+
+
+def _suggest_signature(model: keras.layers.Layer) -> str:
+    """The line to write, where Keras 2 knows what a model was called on.
+
+    That is no signature: a model may have been called on labels as well.
+    """
+    save_spec = getattr(model, "save_spec", lambda: None)()
+    inputs = save_spec[0][0] if save_spec else None
+    if not isinstance(inputs, Mapping):
+        return ""
+    line = ", ".join(
+        f"{name!r}: tf.TensorSpec({spec.shape.as_list()}, tf.{spec.dtype.name})"
+        for name, spec in inputs.items()
+    )
+    return (
+        " Of what this model was called on, leave labels and weights out: "
+        f"input_signature={{{line}}}"
+    )
 
 
 def _functional_inputs(model: keras.layers.Layer) -> dict[str, Any]:

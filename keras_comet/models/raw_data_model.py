@@ -5,6 +5,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import keras
+from keras_comet.models.compiled_loss import unpack_batch
 from keras_comet.models.raw_data import complete_weights
 from keras_comet.models.raw_data import convert_batch
 from keras_comet.models.raw_data import convert_data
@@ -61,6 +62,28 @@ class RawDataModel(keras.Model):
 
     def predict_on_batch(self, x: Any) -> Any:
         return super().predict_on_batch(convert_inputs(x, self.input_signature))
+
+    def _maybe_symbolic_build(
+        self, iterator: Any = None, data_batch: Any = None
+    ) -> None:
+        """Builds losses and metrics, of any data, on any number of replicas.
+
+        Under a strategy Keras 3 begins by a mean over the replicas' data,
+        which ids do not have, and by labels that have not been masked.
+        """
+        strategy = self.distribute_strategy
+        if strategy.num_replicas_in_sync > 1:
+            if iterator is not None:
+                data_batch = next(next(iter(iterator))[-1])
+            data_batch = unpack_batch(
+                self,
+                tf.nest.map_structure(
+                    lambda each: strategy.experimental_local_results(each)[0],
+                    data_batch,
+                ),
+            )
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)
 
     def _convert(
         self, x: Any, y: Any, kwargs: dict[str, Any]

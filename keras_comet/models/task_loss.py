@@ -6,13 +6,15 @@ import tensorflow as tf
 
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
+from keras_comet.ops.replica_mean import replica_mean
 
 
 class TaskLoss(keras.losses.Loss):
     """`sum_b w_b l_b / sum_b w_b`, and 0 when all weights are 0.
 
     Keras would divide by the size of the batch instead, so that a task with
-    few labels would count less; an example without a label has weight 0.
+    few labels would count less; an example without a label has weight 0. The
+    sums are over the examples of all replicas.
 
     Args:
         loss: str, function or Keras `Loss` that gives one value per example.
@@ -32,12 +34,12 @@ class TaskLoss(keras.losses.Loss):
         sample_weight: tf.Tensor | None = None,
     ) -> tf.Tensor:
         values = tf.cast(self._per_example(y_true, y_pred), tf.float32)
-        values = tf.reshape(values, [tf.shape(y_pred)[0], -1])
-        values = tf.reduce_mean(values, axis=-1)
+        # Not by a reshape, which does without rows what it cannot infer.
+        values = tf.reduce_mean(values, axis=list(range(1, values.shape.rank)))
         weights = tf.ones_like(values)
         if sample_weight is not None:
             weights *= tf.reshape(tf.cast(sample_weight, tf.float32), [-1])
-        loss = tf.math.divide_no_nan(
+        loss = replica_mean(
             tf.reduce_sum(values * weights), tf.reduce_sum(weights)
         )
         if KERAS_3:

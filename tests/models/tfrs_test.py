@@ -10,6 +10,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 PROGRAM = textwrap.dedent(
     """
+    import tempfile
+
     import numpy as np
     import tensorflow as tf
     import tensorflow_recommenders as tfrs
@@ -36,35 +38,57 @@ PROGRAM = textwrap.dedent(
             }
 
         def call(self, inputs):
+            # Features and labels in one dict, as in the tutorials.
             mixtures = self.mixture(self.embed(inputs["user"]))
             return {t: self.towers[t](m) for t, m in mixtures.items()}
 
         def compute_loss(self, inputs, training=False):
-            features, labels = inputs
-            outputs = self(features, training=training)
+            outputs = self(inputs, training=training)
             return tf.add_n(
                 [
-                    task(labels=labels[t], predictions=outputs[t])
+                    task(labels=inputs[t], predictions=outputs[t])
                     for t, task in self.tasks.items()
                 ]
             )
 
     keras.utils.set_random_seed(0)
     x = {"user": np.array(["a", "b", "new"] * 8)}
-    y = {t: np.tile([1.0, -1.0, 0.5], 8)[:, None] for t in ("click", "rating")}
+    y = {
+        t: np.tile(np.float32([1.0, -1.0, 0.5]), 8)[:, None]
+        for t in ("click", "rating")
+    }
     model = Ranking()
     model.compile(keras.optimizers.Adam(0.05))
-    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(24)
+    data = tf.data.Dataset.from_tensor_slices({**x, **y}).batch(24)
     history = model.fit(data, epochs=30, verbose=0).history
     assert history["total_loss"][-1] < 0.5 * history["total_loss"][0], history
     assert history["regularization_loss"][0] > 0.0
     assert model.evaluate(data, return_dict=True, verbose=0)["total_loss"] < 1.0
     print("trained")
+
+    directory = tempfile.mkdtemp()
+    try:
+        keras_comet.export_saved_model(model, directory + "/1")
+    except ValueError as error:
+        print(error)
+    signature = {"user": tf.TensorSpec([None], tf.string)}
+    keras_comet.export_saved_model(
+        model, directory + "/1", input_signature=signature
+    )
+    loaded = tf.saved_model.load(directory + "/1")
+    serve = loaded.signatures["serving_default"]
+    assert set(serve.structured_input_signature[1]) == {"user"}
+    served = serve(user=tf.constant(["a", "new"]))
+    expected = model({"user": tf.constant(["a", "new"])})
+    assert set(served) == set(expected) == {"click", "rating"}
+    for task, values in expected.items():
+        np.testing.assert_allclose(served[task], values, atol=1e-6)
+    print("exported")
     """
 )
 
 
-def test_tensorflow_recommenders_model_trains_with_sparse_gates():
+def test_tensorflow_recommenders_model_trains_and_exports():
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -77,4 +101,11 @@ def test_tensorflow_recommenders_model_trains_with_sparse_gates():
         env=environment,
     )
     assert output.returncode == 0, output.stderr[-3000:]
-    assert "trained" in output.stdout
+    trained, message, exported = output.stdout.strip().split("\n")
+    assert (trained, exported) == ("trained", "exported")
+    assert message.endswith(
+        "leave labels and weights out: input_signature={"
+        "'user': tf.TensorSpec([None], tf.string), "
+        "'click': tf.TensorSpec([None, 1], tf.float32), "
+        "'rating': tf.TensorSpec([None, 1], tf.float32)}"
+    )

@@ -1,0 +1,313 @@
+"""Ranking and retrieval with sparse gates, in TensorFlow Recommenders.
+
+Question: do the gates and experts of keras_comet work inside of a
+`tfrs.Model`, with several ranking tasks and a retrieval task in one model?
+Data: MovieLens-100k with the two tasks of the COMET paper (will this user
+watch this film; which rating does it get). The model: one embedding each for
+users and films; for ranking, experts, a COMET gate and a tower for each task,
+with at most two experts a row from the epoch named on; for retrieval, two
+towers over the same embeddings.
+
+    TF_USE_LEGACY_KERAS=1 python examples/tfrs_multitask.py
+    TF_USE_LEGACY_KERAS=1 python examples/tfrs_multitask.py --smoke
+
+TensorFlow Recommenders exists for Keras 2 alone, hence the variable. Prints a
+table of test results, retrieves films for one user and ranks them, and exports
+the ranking, which a second process serves. A training takes a few minutes on
+two cores; --smoke some seconds, on made-up rows.
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+if os.environ.get("TF_USE_LEGACY_KERAS") not in ("1", "true", "True"):
+    raise SystemExit(
+        "TensorFlow Recommenders needs Keras 2. Set the variable before Python "
+        "starts: TF_USE_LEGACY_KERAS=1 python examples/tfrs_multitask.py"
+    )
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_recommenders as tfrs
+import tf_keras as keras
+
+import keras_comet
+from keras_comet import datasets
+
+K = 2
+BATCH_SIZE = 512
+TOP = (10, 100)
+
+
+class Recommender(tfrs.Model):
+    """Two ranking tasks that share experts, and a retrieval task.
+
+    Args:
+        data: `MultitaskDataset` with users and items.
+        num_experts: int.
+        embedding_dim: int.
+    """
+
+    def __init__(
+        self,
+        data: datasets.MultitaskDataset,
+        num_experts: int,
+        embedding_dim: int,
+    ) -> None:
+        super().__init__()
+        self.users, self.items = (
+            keras_comet.CategoricalFeature(
+                data.vocabularies[name], embedding_dim
+            )
+            for name in ("user_id", "item_id")
+        )
+        self.mixture = keras_comet.MultiGateMixtureOfExperts(
+            keras_comet.StackedDenseExperts(
+                num_experts, 2 * embedding_dim, "relu", dropout=0.5
+            ),
+            {
+                task: keras_comet.COMETGate(num_experts, k=K)
+                for task in ("watch", "rating")
+            },
+        )
+        self.towers = {
+            "watch": keras.layers.Dense(1, "sigmoid"),
+            "rating": keras.layers.Dense(1),
+        }
+        self.ranking = {
+            "watch": tfrs.tasks.Ranking(
+                keras.losses.BinaryCrossentropy(),
+                metrics=[keras.metrics.AUC(name="watch_auc")],
+            ),
+            "rating": tfrs.tasks.Ranking(
+                keras.losses.MeanSquaredError(),
+                metrics=[keras.metrics.RootMeanSquaredError(name="rmse")],
+            ),
+        }
+        self.query, self.candidate = (
+            keras.layers.Dense(embedding_dim // 2) for _ in range(2)
+        )
+        self.films = tf.data.Dataset.from_tensor_slices(
+            data.vocabularies["item_id"]
+        ).batch(BATCH_SIZE)
+        self.retrieval = tfrs.tasks.Retrieval(
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=tfrs.metrics.FactorizedTopK(
+                self.films.map(self.embed_candidates), ks=TOP
+            ),
+        )
+
+    @property
+    def input_signature(self) -> dict[str, tf.TensorSpec]:
+        """What a served model takes: no labels."""
+        return {
+            "user_id": self.users.input_spec_for_serving,
+            "item_id": self.items.input_spec_for_serving,
+        }
+
+    def embed_candidates(self, items: tf.Tensor) -> tf.Tensor:
+        """Maps films to the space of retrieval."""
+        return self.candidate(self.items(items))
+
+    def embed_queries(self, users: tf.Tensor) -> tf.Tensor:
+        """Maps users to the space of retrieval."""
+        return self.query(self.users(users))
+
+    def call(
+        self, inputs: dict[str, tf.Tensor], training: bool = False
+    ) -> dict[str, tf.Tensor]:
+        """Ranks: the prediction of each task, `(batch, 1)`."""
+        features = tf.concat(
+            [self.users(inputs["user_id"]), self.items(inputs["item_id"])], -1
+        )
+        mixtures = self.mixture(features, training=training)
+        return {
+            task: tower(mixtures[task]) for task, tower in self.towers.items()
+        }
+
+    def compute_loss(
+        self,
+        inputs: tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]],
+        training: bool = False,
+    ) -> tf.Tensor:
+        """The weighted sum of the losses of the three tasks."""
+        features, labels = inputs
+        predictions = self(features, training=training)
+        watched = labels["watch"]
+        watch = self.ranking["watch"](
+            labels=watched[:, tf.newaxis], predictions=predictions["watch"]
+        )
+        # A film that was not watched has no rating, and is nobody's choice.
+        rating = self.ranking["rating"](
+            labels=labels["rating"][:, tf.newaxis],
+            predictions=predictions["rating"],
+            sample_weight=watched,
+        )
+        retrieval = self.retrieval(
+            self.embed_queries(features["user_id"]),
+            self.embed_candidates(features["item_id"]),
+            sample_weight=watched,
+            # Over all films, which takes long.
+            compute_metrics=not training,
+        )
+        return 0.9 * watch + 0.1 * rating + 0.1 * retrieval
+
+
+def make_up_data(num_rows: int = 1024) -> datasets.MultitaskDataset:
+    """Users who watch films of their own kind, for a quick look."""
+    random = np.random.default_rng(0)
+    users = random.integers(0, 20, num_rows)
+    items = random.integers(0, 120, num_rows)
+    watched = (users % 3 == items % 3).astype("float32")
+    features = {"user_id": users, "item_id": items}
+    labels = {
+        "watch": watched,
+        "rating": watched * (1 + items % 5).astype("float32"),
+    }
+
+    def take(rows: slice) -> datasets.Split:
+        return datasets.Split(
+            {name: values[rows] for name, values in features.items()},
+            {name: values[rows] for name, values in labels.items()},
+        )
+
+    begin, end = num_rows * 8 // 10, num_rows * 9 // 10
+    return datasets.MultitaskDataset(
+        "made-up films",
+        take(slice(begin)),
+        take(slice(begin, end)),
+        take(slice(end, None)),
+        {"user_id": np.arange(20), "item_id": np.arange(120)},
+    )
+
+
+def train(
+    data: datasets.MultitaskDataset, args: argparse.Namespace
+) -> Recommender:
+    """Trains the model and prints its results."""
+    keras.utils.set_random_seed(args.seed)
+    model = Recommender(data, args.num_experts, args.embedding_dim)
+    model.compile(keras.optimizers.Adam(args.learning_rate))
+    model.fit(
+        data.train.batches(BATCH_SIZE, shuffle=True, seed=args.seed),
+        epochs=args.epochs,
+        validation_data=data.validation.batches(4096),
+        callbacks=[keras_comet.CardinalityTarget(args.cardinality_by)],
+        validation_freq=args.epochs,
+        verbose=args.verbose,
+    )
+    test = model.evaluate(data.test.batches(4096), return_dict=True, verbose=0)
+    weights = keras_comet.routing_weights(model, data.test.features)
+    statistics = keras_comet.routing_statistics(weights, k=K)
+    within_k = np.mean([float(s["within_k"]) for s in statistics.values()])
+    print(f"\n| {data.name} | test |\n|---|---|")
+    print(f"| AUC of watch | {test['watch_auc']:.4f} |")
+    print(f"| RMSE of rating | {test['rmse']:.4f} |")
+    for k in TOP:
+        share = test[f"factorized_top_k/top_{k}_categorical_accuracy"]
+        print(f"| watched film among {k} retrieved | {share:.1%} |")
+    print(f"| rows within {K} experts | {within_k:.1%} |")
+    return model
+
+
+def recommend(model: Recommender, data: datasets.MultitaskDataset) -> None:
+    """Retrieves films for one user, and ranks them by the gates' towers."""
+    index = tfrs.layers.factorized_top_k.BruteForce(k=TOP[1])
+    index.index_from_dataset(
+        model.films.map(lambda films: (films, model.embed_candidates(films)))
+    )
+    user = data.vocabularies["user_id"][:1]
+    _, films = index(model.embed_queries(tf.constant(user)))
+    films = films[0]
+    ranked = model(
+        {"user_id": tf.constant(np.repeat(user, len(films))), "item_id": films}
+    )
+    titles = data.descriptions.get("item_id", {})
+    print(f"\nOf {len(films)} films retrieved for user {user[0]}:")
+    for row in np.argsort(-ranked["watch"][:, 0])[:5]:
+        film = int(films[row])
+        print(
+            f"  watch {float(ranked['watch'][row, 0]):.3f}  "
+            f"rating {float(ranked['rating'][row, 0]):.2f}  "
+            f"{titles.get(film, film)}"
+        )
+
+
+def serve(
+    model: Recommender,
+    inputs: dict[str, np.ndarray],
+    directory: pathlib.Path,
+) -> None:
+    """Exports the ranking, and predicts in a process without the package."""
+    path = directory / "ranking" / "1"
+    # The one thing replaced by a second run; it was made by the first.
+    shutil.rmtree(path, ignore_errors=True)
+    keras_comet.export_saved_model(model, path)
+    np.savez(directory / "inputs.npz", **inputs)
+    subprocess.run(
+        [
+            sys.executable,
+            str(pathlib.Path(__file__).with_name("serve.py").resolve()),
+            str(path.resolve()),
+            str((directory / "inputs.npz").resolve()),
+            str((directory / "outputs.npz").resolve()),
+        ],
+        check=True,
+        cwd=directory,
+    )
+    served = dict(np.load(directory / "outputs.npz"))
+    expected = model({name: tf.constant(v) for name, v in inputs.items()})
+    worst = max(
+        np.abs(served[task] - values).max() for task, values in expected.items()
+    )
+    print(f"\nSavedModel: {path}, largest difference to Keras {worst:.1e}")
+
+
+def main() -> None:
+    """Reads the arguments and runs everything."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--smoke", action="store_true", help="a quick look")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--num-experts", type=int, default=16)
+    parser.add_argument("--embedding-dim", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument(
+        "--cardinality-by",
+        type=int,
+        default=5,
+        metavar="EPOCH",
+        help="after how many epochs every row keeps to 2 experts",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--verbose", type=int, default=1, choices=(0, 1, 2))
+    parser.add_argument(
+        "--output-dir",
+        type=pathlib.Path,
+        default=pathlib.Path("runs/tfrs_multitask"),
+    )
+    args = parser.parse_args()
+    if args.smoke:
+        args.epochs, args.cardinality_by = 2, 1
+        args.num_experts, args.embedding_dim = 3, 8
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    data = make_up_data() if args.smoke else datasets.movielens_100k()
+    model = train(data, args)
+    recommend(model, data)
+    serve(
+        model,
+        {name: values[:8] for name, values in data.test.features.items()},
+        args.output_dir,
+    )
+
+
+if __name__ == "__main__":
+    main()
