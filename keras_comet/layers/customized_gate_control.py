@@ -68,6 +68,8 @@ class CustomizedGateControl(RoutedExperts):
         training: bool. Passed on to the gates and the experts.
         return_routing_weights: bool. Whether to return the gates' routing
             weights as well. Defaults to `False`.
+        mask: mask of the inputs, which Keras passes on: padding is given to
+            no expert, and is 0 in the output. Defaults to `None`.
 
     Input shape:
         features `(batch, ...)`, or `(batch, time, features)` routed by

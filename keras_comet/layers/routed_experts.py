@@ -143,12 +143,14 @@ class RoutedExperts(keras.layers.Layer):
         inputs: Any,
         training: bool | None = None,
         return_routing_weights: bool = False,
+        mask: Any = None,
     ) -> Any:
         features, routing_inputs = split_inputs(inputs)
         by_group = self._by_group(features)
         by_gate = self._by_gate(routing_inputs)
+        masks = self._routing_masks(mask, by_gate)
         weights = {
-            name: gate(by_gate[name], training=training)
+            name: gate(by_gate[name], training=training, mask=masks[name])
             for name, gate in self._named_gates().items()
         }
         self._row_shapes(
@@ -164,14 +166,34 @@ class RoutedExperts(keras.layers.Layer):
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """Passes the masks of the features on, to each output."""
+        return self._join(self._output_masks(mask))
+
+    def _output_masks(self, mask: Any) -> dict[str, Any]:
+        """Returns, for each gate, the mask of the features of its output."""
         features_mask = mask[0] if isinstance(mask, (tuple, list)) else mask
         by_group = self._by_group(features_mask)
-        return self._join(
-            {
-                name: by_group[self._main_group(name)]
-                for name in self._named_gates()
-            }
-        )
+        return {
+            name: by_group[self._main_group(name)]
+            for name in self._named_gates()
+        }
+
+    def _routing_masks(
+        self, mask: Any, routing_inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Returns the mask of the rows of each gate, or `None`.
+
+        A token that is padding among the features is none that a gate should
+        read, whatever the routing inputs say; a sequence that is routed whole
+        is one row.
+        """
+        gates = self._named_gates()
+        masks = self._output_masks(mask)
+        for name, each in masks.items():
+            shape = tuple(routing_inputs[name].shape)
+            rank = len(gates[name].compute_output_shape(shape)) - 1
+            if each is not None and each.shape.rank != rank:
+                masks[name] = None
+        return masks
 
     def _combine(
         self,
@@ -261,6 +283,7 @@ class RoutedExperts(keras.layers.Layer):
         inputs: Any,
         training: bool | None = None,
         return_routing_weights: bool = False,
+        mask: Any = None,
     ) -> Any:
         # Only Keras 3 asks; by itself it would expect the outputs alone.
         def join(shapes: dict[str, Any], dtype: str) -> Any:

@@ -127,13 +127,18 @@ def test_padding_takes_no_part_in_statistics():
     assert found["cardinality"] == 2.0
 
 
+@pytest.mark.parametrize("routed_by", ["features", "other inputs"])
 @pytest.mark.parametrize("dispatch", ["sparse", "dense"])
 @pytest.mark.parametrize("make", [mixture, multi_gate])
-def test_padding_costs_no_expert_and_changes_nothing(make, dispatch):
+def test_padding_costs_no_expert_and_changes_nothing(make, dispatch, routed_by):
     ids = keras.Input((None,), dtype="int32")
     moe = make("list")
     moe.dispatch = dispatch
-    outputs = as_list(moe(embed(ids)))
+    inputs = features = embed(ids)
+    if routed_by == "other inputs":
+        # Without a mask of their own.
+        inputs = (features, keras.layers.Embedding(4, 2)(ids))
+    outputs = as_list(moe(inputs))
     model = keras.Model(ids, [*outputs, *outputs[:1]])
     narrow, wide = (
         np.asarray(model(each)[0])
