@@ -20,6 +20,7 @@ from keras_comet.layers.multi_gate_mixture_of_experts import (
     MultiGateMixtureOfExperts,
 )
 from keras_comet.layers.routed_experts import RoutedExperts
+from keras_comet.models.check_tasks import check_tasks
 from keras_comet.models.feature import Feature
 from keras_comet.models.finite import require_finite
 from keras_comet.models.node_name import by_node_name
@@ -79,9 +80,10 @@ class MultiGateRecommender(RawDataModel):
         A dict from task name to `(batch, units)`.
 
     Raises:
-        ValueError: If tasks and gates do not have the same names, a gate that
-            routes by id has no feature to read, labels or features are
-            missing, or one of the layers inside objects.
+        ValueError: If tasks and gates do not have the same names, a task
+            refers to one that is not there, a gate that routes by id has no
+            feature to read, labels or features are missing, or one of the
+            layers inside objects.
         InvalidArgumentError: Of TensorFlow, if labels, sample weights or, in
             training, encoded features or predictions are not finite; it names
             the task or the feature. What XLA compiles cannot raise.
@@ -127,18 +129,7 @@ class MultiGateRecommender(RawDataModel):
     ) -> None:
         # Raw features need not fit into half precision.
         super().__init__(autocast=False, **kwargs)
-        _check_kinds(tasks, gates)
-        names = [task.name for task in tasks]
-        if (
-            not names
-            or len(set(map(node_name, names))) < len(names)
-            or set(names) != set(gates)
-        ):
-            raise ValueError(
-                "`tasks` and `gates` must have the same names, each once, "
-                "whatever stands for characters that no graph accepts. "
-                f"Received: tasks {names}, gates {list(gates)}"
-            )
+        check_tasks(tasks, gates)
         if not features:
             raise ValueError(
                 "`features` must name at least one feature. Received: {}"
@@ -157,7 +148,7 @@ class MultiGateRecommender(RawDataModel):
         self.tower_units = list(tower_units)
         self._has_task_experts = task_experts is not None
         options: dict[str, Any] = {
-            "gates": {name: gates[name] for name in names},
+            "gates": {task.name: gates[task.name] for task in tasks},
             "dispatch": dispatch,
             "dtype": self.dtype_policy,
         }
@@ -286,9 +277,12 @@ class MultiGateRecommender(RawDataModel):
             self._add_routing_inputs(tf.concat(encoded, axis=-1), ids),
             training=training,
         )
-        outputs = {
-            task: tower(mixtures[task]) for task, tower in self.towers.items()
-        }
+        outputs = {}
+        for task, tower in self.towers.items():
+            outputs[task] = tower(mixtures[task])
+            times = self._tasks[task].times
+            if times is not None:
+                outputs[task] *= outputs[times]
         if training:
             for task, values in outputs.items():
                 outputs[task] = require_finite(
@@ -359,6 +353,10 @@ class MultiGateRecommender(RawDataModel):
         for name, task in self._tasks.items():
             label = tf.convert_to_tensor(labels[name])
             mask = task.label_mask(label)
+            if task.only_if is not None:
+                mask &= self._tasks[task.only_if].positive_mask(
+                    tf.convert_to_tensor(labels[task.only_if])
+                )
             weight = tf.cast(mask, tf.float32)
             if weights.get(name) is not None:
                 given = tf.cast(weights[name], tf.float32)
@@ -448,18 +446,3 @@ class MultiGateRecommender(RawDataModel):
         self.compile(optimizer=optimizer, **config)
         # Its variables must exist before their saved values are read.
         optimizer.build(self.trainable_variables)
-
-
-def _check_kinds(tasks: Sequence[Task], gates: Mapping[str, Gate]) -> None:
-    for task in tasks:
-        if not isinstance(task, Task):
-            raise ValueError(
-                "`tasks` must be a list of keras_comet.Task. "
-                f"Received: {task!r}"
-            )
-    for name, gate in gates.items():
-        if not isinstance(gate, Gate):
-            raise ValueError(
-                "A gate must be a keras_comet.Gate, such as COMETGate. "
-                f"Received: {gate!r} for task {name!r}"
-            )
