@@ -41,6 +41,27 @@ def check_tasks(tasks: Sequence[Task], gates: Mapping[str, Gate]) -> None:
     _check_references(tasks)
 
 
+def check_loss_balance(loss_balance: str | None, tasks: Sequence[Task]) -> None:
+    """Raises a ValueError unless losses can be balanced this way.
+
+    Args:
+        loss_balance: str, or `None`.
+        tasks: list of `Task`.
+    """
+    if loss_balance not in (None, "uncertainty"):
+        raise ValueError(
+            '`loss_balance` must be "uncertainty" or None. Received: '
+            f"{loss_balance=}"
+        )
+    weightless = [task.name for task in tasks if task.weight == 0.0]
+    if loss_balance is not None and weightless:
+        raise ValueError(
+            "A task of weight 0 has no loss whose variance could be learned. "
+            f"Received: {loss_balance=} and tasks {weightless} of weight 0. "
+            "Give them a small weight, or none of the tasks a balance."
+        )
+
+
 def _check_references(tasks: Sequence[Task]) -> None:
     units = {task.name: task.units for task in tasks}
     before: set[str] = set()

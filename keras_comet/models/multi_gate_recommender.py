@@ -20,6 +20,7 @@ from keras_comet.layers.multi_gate_mixture_of_experts import (
     MultiGateMixtureOfExperts,
 )
 from keras_comet.layers.routed_experts import RoutedExperts
+from keras_comet.models.check_tasks import check_loss_balance
 from keras_comet.models.check_tasks import check_tasks
 from keras_comet.models.feature import Feature
 from keras_comet.models.finite import require_finite
@@ -30,6 +31,7 @@ from keras_comet.models.raw_data_model import RawDataModel
 from keras_comet.models.task import Task
 from keras_comet.models.task_loss import TaskLoss
 from keras_comet.models.task_tower import TaskTower
+from keras_comet.models.task_uncertainty import TaskUncertainty
 
 _DIVERGES = "The training diverges: lower the learning rate."
 
@@ -70,6 +72,12 @@ class MultiGateRecommender(RawDataModel):
             `CustomizedGateControl`: `experts` are the shared ones then, and
             come after its own among the experts of a task's gate. Defaults to
             `None`: all experts are shared.
+        loss_balance: str. `"uncertainty"` learns how the tasks' losses are
+            weighted ([Kendall et al.,
+            2018](https://arxiv.org/abs/1705.07115v3), twice their Eq. (7),
+            with s for log sigma^2): the loss is `sum_t exp(-s_t) w_t L_t + s_t` with a
+            trainable `s_t`, 0 at first, in `uncertainties[task]`. Defaults
+            to `None`: `sum_t w_t L_t`.
 
     Call arguments:
         inputs: dict from feature name to tensor, of a shape that the feature
@@ -82,8 +90,9 @@ class MultiGateRecommender(RawDataModel):
     Raises:
         ValueError: If tasks and gates do not have the same names, a task
             refers to one that is not there, a gate that routes by id has no
-            feature to read, labels or features are missing, or one of the
-            layers inside objects.
+            feature to read, `loss_balance` is unknown or has a task of weight
+            0 to weigh, labels or features are missing, or one of the layers
+            inside objects.
         InvalidArgumentError: Of TensorFlow, if labels, sample weights or, in
             training, encoded features or predictions are not finite; it names
             the task or the feature. What XLA compiles cannot raise.
@@ -125,11 +134,13 @@ class MultiGateRecommender(RawDataModel):
         hash_feature: str | None = None,
         dispatch: str = "auto",
         task_experts: Mapping[str, Experts] | None = None,
+        loss_balance: str | None = None,
         **kwargs: Any,
     ) -> None:
         # Raw features need not fit into half precision.
         super().__init__(autocast=False, **kwargs)
         check_tasks(tasks, gates)
+        check_loss_balance(loss_balance, tasks)
         if not features:
             raise ValueError(
                 "`features` must name at least one feature. Received: {}"
@@ -168,6 +179,16 @@ class MultiGateRecommender(RawDataModel):
                     name=node_name(f"{task.name}_tower"),
                 )
                 for task in tasks
+            },
+            dtype=self.dtype_policy,
+        )
+        self.loss_balance = loss_balance
+        self.uncertainties = LayerDict(
+            {
+                task.name: TaskUncertainty(
+                    task.weight, name=node_name(f"{task.name}_uncertainty")
+                )
+                for task in (tasks if loss_balance else ())
             },
             dtype=self.dtype_policy,
         )
@@ -240,6 +261,8 @@ class MultiGateRecommender(RawDataModel):
         mixtures = self.mixture.compute_output_shape(shapes)
         for task, tower in self.towers.items():
             tower.build(mixtures[task])
+        for uncertainty in self.uncertainties.values():
+            uncertainty.build()
         keep_frozen(self)
         self.built = True
 
@@ -320,7 +343,14 @@ class MultiGateRecommender(RawDataModel):
                     for t in self.tasks
                 }
             ),
-            loss_weights=by_node_name({t.name: t.weight for t in self.tasks}),
+            loss_weights=by_node_name(
+                {
+                    t.name: self.uncertainties[t.name].loss_weight()
+                    if self.loss_balance
+                    else t.weight
+                    for t in self.tasks
+                }
+            ),
             # Weighted, so that missing labels do not count.
             weighted_metrics=by_node_name(
                 {t.name: list(t.metrics) for t in self.tasks}
@@ -409,6 +439,7 @@ class MultiGateRecommender(RawDataModel):
             "dispatch": self.mixture.dispatch,
             "task_experts": self.task_experts
             and serialize_layers(self.task_experts),
+            "loss_balance": self.loss_balance,
             "frozen_towers": [
                 [task, key]
                 for task, tower in self.towers.items()
