@@ -14,8 +14,8 @@ from keras_comet.containers import LayerDict
 from keras_comet.containers import deserialize_layers
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
-from keras_comet.layers.combine_experts import Experts
 from keras_comet.layers.customized_gate_control import CustomizedGateControl
+from keras_comet.layers.expert_group import Experts
 from keras_comet.layers.multi_gate_mixture_of_experts import (
     MultiGateMixtureOfExperts,
 )
