@@ -75,9 +75,9 @@ class MultiGateRecommender(RawDataModel):
         loss_balance: str. `"uncertainty"` learns how the tasks' losses are
             weighted ([Kendall et al.,
             2018](https://arxiv.org/abs/1705.07115v3), twice their Eq. (7),
-            with s for log sigma^2): the loss is `sum_t exp(-s_t) w_t L_t + s_t` with a
-            trainable `s_t`, 0 at first, in `uncertainties[task]`. Defaults
-            to `None`: `sum_t w_t L_t`.
+            with s for log sigma^2): the loss is `sum_t exp(-s_t) w_t L_t +
+            s_t` with a trainable `s_t`, 0 at first, in `uncertainties[task]`.
+            Defaults to `None`: `sum_t w_t L_t`.
 
     Call arguments:
         inputs: dict from feature name to tensor, of a shape that the feature
