@@ -10,7 +10,7 @@ from keras_comet._keras import keras
 from keras_comet.analysis.batches import first_inputs
 from keras_comet.analysis.figures import make_figure
 from keras_comet.gates.capture import number_equal
-from keras_comet.layers.combine_experts import captured_outputs
+from keras_comet.layers.expert_group import captured_outputs
 
 # Experts that are all more alike than this are one expert.
 _ALIKE = 0.99

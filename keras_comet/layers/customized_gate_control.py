@@ -11,8 +11,8 @@ from keras_comet.containers import register_user
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.gates.expert_permutation import check_names
-from keras_comet.layers.combine_experts import Experts
-from keras_comet.layers.combine_experts import as_one
+from keras_comet.layers.expert_group import Experts
+from keras_comet.layers.expert_group import as_one
 from keras_comet.layers.routed_experts import RoutedExperts
 from keras_comet.layers.task_gates import check_gate
 from keras_comet.layers.task_gates import check_task_gates

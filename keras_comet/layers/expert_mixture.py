@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from keras_comet.containers import register_user
 from keras_comet.containers import serialize_layers
-from keras_comet.layers.combine_experts import Experts
-from keras_comet.layers.combine_experts import as_one
+from keras_comet.layers.expert_group import Experts
+from keras_comet.layers.expert_group import as_one
 from keras_comet.layers.routed_experts import RoutedExperts
 
 

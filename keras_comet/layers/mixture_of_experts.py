@@ -6,7 +6,7 @@ from typing import Any
 from keras_comet._keras import serializable
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
-from keras_comet.layers.combine_experts import Experts
+from keras_comet.layers.expert_group import Experts
 from keras_comet.layers.expert_mixture import ExpertMixture
 from keras_comet.layers.task_gates import check_gate
 

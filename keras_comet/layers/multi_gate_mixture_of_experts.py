@@ -13,7 +13,7 @@ from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.gates.capture import amend_calls
 from keras_comet.gates.expert_permutation import check_names
-from keras_comet.layers.combine_experts import Experts
+from keras_comet.layers.expert_group import Experts
 from keras_comet.layers.expert_mixture import ExpertMixture
 from keras_comet.layers.task_gates import check_task_gates
 from keras_comet.ops import keep_union

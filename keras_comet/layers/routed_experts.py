@@ -9,9 +9,9 @@ from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet.containers import deserialize_layers
 from keras_comet.gates.base import Gate
-from keras_comet.layers.combine_experts import DISPATCHES
-from keras_comet.layers.combine_experts import ExpertGroup
-from keras_comet.layers.combine_experts import split_by_group
+from keras_comet.layers.expert_group import DISPATCHES
+from keras_comet.layers.expert_group import ExpertGroup
+from keras_comet.layers.expert_group import split_by_group
 from keras_comet.layers.mixture_inputs import check_leading_axes
 from keras_comet.layers.mixture_inputs import split_inputs
 from keras_comet.layers.mixture_inputs import split_shapes
@@ -153,6 +153,7 @@ class RoutedExperts(keras.layers.Layer):
             name: gate(by_gate[name], training=training, mask=masks[name])
             for name, gate in self._named_gates().items()
         }
+        # For what it raises: weights of other rows must not be combined.
         self._row_shapes(
             {name: each.shape for name, each in by_group.items()},
             {name: each.shape for name, each in weights.items()},

@@ -15,13 +15,15 @@ from keras_comet.containers import deserialize_layers
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.gates.comet_gate import COMETGate
-from keras_comet.layers.combine_experts import Experts
 from keras_comet.layers.customized_gate_control import CustomizedGateControl
+from keras_comet.layers.expert_group import Experts
 from keras_comet.layers.multi_gate_mixture_of_experts import (
     MultiGateMixtureOfExperts,
 )
 from keras_comet.layers.routed_experts import RoutedExperts
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
+from keras_comet.models.check_tasks import check_loss_balance
+from keras_comet.models.check_tasks import check_tasks
 from keras_comet.models.feature import Feature
 from keras_comet.models.finite import require_finite
 from keras_comet.models.infer import infer_features
@@ -33,6 +35,7 @@ from keras_comet.models.raw_data_model import RawDataModel
 from keras_comet.models.task import Task
 from keras_comet.models.task_loss import TaskLoss
 from keras_comet.models.task_tower import TaskTower
+from keras_comet.models.task_uncertainty import TaskUncertainty
 
 _DIVERGES = "The training diverges: lower the learning rate."
 
@@ -73,6 +76,12 @@ class MultiGateRecommender(RawDataModel):
             `CustomizedGateControl`: `experts` are the shared ones then, and
             come after its own among the experts of a task's gate. Defaults to
             `None`: all experts are shared.
+        loss_balance: str. `"uncertainty"` learns how the tasks' losses are
+            weighted ([Kendall et al.,
+            2018](https://arxiv.org/abs/1705.07115v3), twice their Eq. (7),
+            with s for log sigma^2): the loss is `sum_t exp(-s_t) w_t L_t +
+            s_t` with a trainable `s_t`, 0 at first, in `uncertainties[task]`.
+            Defaults to `None`: `sum_t w_t L_t`.
 
     Call arguments:
         inputs: dict from feature name to tensor, of a shape that the feature
@@ -83,9 +92,11 @@ class MultiGateRecommender(RawDataModel):
         A dict from task name to `(batch, units)`.
 
     Raises:
-        ValueError: If tasks and gates do not have the same names, a gate that
-            routes by id has no feature to read, labels or features are
-            missing, or one of the layers inside objects.
+        ValueError: If tasks and gates do not have the same names, a task
+            refers to one that is not there, a gate that routes by id has no
+            feature to read, `loss_balance` is unknown or has a task of weight
+            0 to weigh, labels or features are missing, or one of the layers
+            inside objects.
         InvalidArgumentError: Of TensorFlow, if labels, sample weights or, in
             training, encoded features or predictions are not finite; it names
             the task or the feature. What XLA compiles cannot raise.
@@ -127,22 +138,13 @@ class MultiGateRecommender(RawDataModel):
         hash_feature: str | None = None,
         dispatch: str = "auto",
         task_experts: Mapping[str, Experts] | None = None,
+        loss_balance: str | None = None,
         **kwargs: Any,
     ) -> None:
         # Raw features need not fit into half precision.
         super().__init__(autocast=False, **kwargs)
-        _check_kinds(tasks, gates)
-        names = [task.name for task in tasks]
-        if (
-            not names
-            or len(set(map(node_name, names))) < len(names)
-            or set(names) != set(gates)
-        ):
-            raise ValueError(
-                "`tasks` and `gates` must have the same names, each once, "
-                "whatever stands for characters that no graph accepts. "
-                f"Received: tasks {names}, gates {list(gates)}"
-            )
+        check_tasks(tasks, gates)
+        check_loss_balance(loss_balance, tasks)
         if not features:
             raise ValueError(
                 "`features` must name at least one feature. Received: {}"
@@ -161,7 +163,7 @@ class MultiGateRecommender(RawDataModel):
         self.tower_units = list(tower_units)
         self._has_task_experts = task_experts is not None
         options: dict[str, Any] = {
-            "gates": {name: gates[name] for name in names},
+            "gates": {task.name: gates[task.name] for task in tasks},
             "dispatch": dispatch,
             "dtype": self.dtype_policy,
         }
@@ -181,6 +183,16 @@ class MultiGateRecommender(RawDataModel):
                     name=node_name(f"{task.name}_tower"),
                 )
                 for task in tasks
+            },
+            dtype=self.dtype_policy,
+        )
+        self.loss_balance = loss_balance
+        self.uncertainties = LayerDict(
+            {
+                task.name: TaskUncertainty(
+                    task.weight, name=node_name(f"{task.name}_uncertainty")
+                )
+                for task in (tasks if loss_balance else ())
             },
             dtype=self.dtype_policy,
         )
@@ -322,6 +334,8 @@ class MultiGateRecommender(RawDataModel):
         mixtures = self.mixture.compute_output_shape(shapes)
         for task, tower in self.towers.items():
             tower.build(mixtures[task])
+        for uncertainty in self.uncertainties.values():
+            uncertainty.build()
         keep_frozen(self)
         self.built = True
 
@@ -359,9 +373,12 @@ class MultiGateRecommender(RawDataModel):
             self._add_routing_inputs(tf.concat(encoded, axis=-1), ids),
             training=training,
         )
-        outputs = {
-            task: tower(mixtures[task]) for task, tower in self.towers.items()
-        }
+        outputs = {}
+        for task, tower in self.towers.items():
+            outputs[task] = tower(mixtures[task])
+            times = self._tasks[task].times
+            if times is not None:
+                outputs[task] *= outputs[times]
         if training:
             for task, values in outputs.items():
                 outputs[task] = require_finite(
@@ -399,7 +416,14 @@ class MultiGateRecommender(RawDataModel):
                     for t in self.tasks
                 }
             ),
-            loss_weights=by_node_name({t.name: t.weight for t in self.tasks}),
+            loss_weights=by_node_name(
+                {
+                    t.name: self.uncertainties[t.name].loss_weight()
+                    if self.loss_balance
+                    else t.weight
+                    for t in self.tasks
+                }
+            ),
             # Weighted, so that missing labels do not count.
             weighted_metrics=by_node_name(
                 {t.name: list(t.metrics) for t in self.tasks}
@@ -432,6 +456,10 @@ class MultiGateRecommender(RawDataModel):
         for name, task in self._tasks.items():
             label = tf.convert_to_tensor(labels[name])
             mask = task.label_mask(label)
+            if task.only_if is not None:
+                mask &= self._tasks[task.only_if].positive_mask(
+                    tf.convert_to_tensor(labels[task.only_if])
+                )
             weight = tf.cast(mask, tf.float32)
             if weights.get(name) is not None:
                 given = tf.cast(weights[name], tf.float32)
@@ -484,6 +512,7 @@ class MultiGateRecommender(RawDataModel):
             "dispatch": self.mixture.dispatch,
             "task_experts": self.task_experts
             and serialize_layers(self.task_experts),
+            "loss_balance": self.loss_balance,
             "frozen_towers": [
                 [task, key]
                 for task, tower in self.towers.items()
@@ -521,18 +550,3 @@ class MultiGateRecommender(RawDataModel):
         self.compile(optimizer=optimizer, **config)
         # Its variables must exist before their saved values are read.
         optimizer.build(self.trainable_variables)
-
-
-def _check_kinds(tasks: Sequence[Task], gates: Mapping[str, Gate]) -> None:
-    for task in tasks:
-        if not isinstance(task, Task):
-            raise ValueError(
-                "`tasks` must be a list of keras_comet.Task. "
-                f"Received: {task!r}"
-            )
-    for name, gate in gates.items():
-        if not isinstance(gate, Gate):
-            raise ValueError(
-                "A gate must be a keras_comet.Gate, such as COMETGate. "
-                f"Received: {gate!r} for task {name!r}"
-            )

@@ -26,9 +26,18 @@ class Task:
         missing_label: float. A label with this value (NaN is one) is
             missing: the example counts neither in the loss nor in the
             metrics. Defaults to `None`: no label is missing.
+        only_if: str. Name of another task: only examples whose label of that
+            task is 1 count for this one, such as conversions of those who
+            clicked. Defaults to `None`: all do.
+        times: str. Name of a task before this one, by whose prediction the
+            tower's is multiplied. Two sigmoids so give p(click and buy) =
+            p(click) p(buy given click), which trains on all examples
+            ([Ma et al., 2018](https://arxiv.org/abs/1804.07931), ESMM).
+            Defaults to `None`: the tower predicts alone.
 
     Raises:
-        ValueError: If the weight is negative or `units` is below 1.
+        ValueError: If the weight is negative, `units` is below 1, or the task
+            refers to itself.
 
     Example:
 
@@ -48,6 +57,8 @@ class Task:
     activation: Any = None
     units: int = 1
     missing_label: float | None = None
+    only_if: str | None = None
+    times: str | None = None
 
     def __post_init__(self) -> None:
         if not self.weight >= 0.0 or self.units < 1:
@@ -56,6 +67,25 @@ class Task:
                 f"Received: weight={self.weight}, units={self.units} for task "
                 f"{self.name!r}"
             )
+        if self.name in (self.only_if, self.times):
+            raise ValueError(
+                "`only_if` and `times` must name another task. Received: "
+                f"only_if={self.only_if!r}, times={self.times!r} for task "
+                f"{self.name!r}"
+            )
+
+    def positive_mask(self, labels: tf.Tensor) -> tf.Tensor:
+        """Returns the mask of the examples that have a label, which is 1.
+
+        Args:
+            labels: tensor `(batch,)` or `(batch, units)`.
+
+        Returns:
+            A bool tensor `(batch,)`.
+        """
+        is_one = tf.equal(labels, tf.ones_like(labels))
+        rest = list(range(1, labels.shape.rank))
+        return self.label_mask(labels) & tf.reduce_all(is_one, axis=rest)
 
     def label_mask(self, labels: tf.Tensor) -> tf.Tensor:
         """Returns the mask of the examples that have a label.

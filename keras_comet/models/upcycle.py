@@ -283,6 +283,7 @@ def _upcycle_recommender(
     for ours, theirs in (
         (upcycled.features, model.features),
         (upcycled.towers, model.towers),
+        (upcycled.uncertainties, model.uncertainties),
     ):
         for key, layer in ours.items():
             layer.set_weights(theirs[key].get_weights())

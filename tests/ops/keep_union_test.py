@@ -111,21 +111,20 @@ def test_gradient_is_that_of_the_weights_that_are_kept():
     )
 
 
-def test_gradients_are_finite_where_a_task_lost_all_or_nearly_all():
-    for lost in (0.0, 1e-30, 1e-42):
-        weights = [
-            tf.constant([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]),
-            tf.constant([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]]),
-            tf.constant([[lost, 0.0, 1.0], [0.0, lost, 1.0]]),
-        ]
-        direction = tf.constant([1.0, 2.0, 3.0])
-        _, found = gradients(
-            lambda weights=weights, direction=direction: tf.reduce_sum(
-                tf.stack(keep_union(weights, 1)) * direction
-            ),
-            weights,
-        )
-        assert np.isfinite(np.stack(found)).all()
+@pytest.mark.parametrize("lost", [0.0, 1e-30, 1e-37])
+def test_gradients_are_finite_where_a_task_lost_all_or_nearly_all(lost):
+    weights = [
+        tf.constant([[0.5, 0.5, 0.0]]),
+        tf.constant([[0.5, 0.5, 0.0]]),
+        tf.constant([[lost, lost, 1.0]]),
+    ]
+    direction = tf.constant([1e3, -1e3, 1.0])
+    _, found = gradients(
+        lambda: tf.reduce_sum(tf.stack(keep_union(weights, 2)) * direction),
+        weights,
+    )
+    # A product with what a gate multiplies them by must be finite too.
+    assert np.abs(np.stack(found)).max() < 1e16
 
 
 def test_nan_stays_in_its_row():

@@ -1,4 +1,4 @@
-"""Sends rows to a group of experts, and combines what they return."""
+"""A group of experts: sends rows to them, and combines what they return."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
