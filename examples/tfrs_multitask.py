@@ -13,8 +13,13 @@ towers over the same embeddings.
 
 TensorFlow Recommenders exists for Keras 2 alone, hence the variable. Prints a
 table of test results, retrieves films for one user and ranks them, and exports
-the ranking, which a second process serves. A training takes a few minutes on
-two cores; --smoke some seconds, on made-up rows.
+the ranking, which a second process serves. An epoch takes half a minute on two
+cores; --smoke some seconds in all, on made-up rows.
+
+Expected: after three epochs, capped after two (`--epochs 3 --cardinality-by 2`,
+one seed), an AUC of 0.878 and an RMSE of 0.965, every row within two experts,
+and 30 % of the watched films among 100 retrieved of 1,682. That the gates work
+here is what this shows, not that they pay: there is no arm without experts.
 """
 
 import argparse
