@@ -6,7 +6,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_comet._keras import KERAS_3
 from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
@@ -22,26 +21,21 @@ from keras_comet.layers.multi_gate_mixture_of_experts import (
 )
 from keras_comet.layers.routed_experts import RoutedExperts
 from keras_comet.layers.stacked_dense_experts import StackedDenseExperts
-from keras_comet.models.check_tasks import check_loss_balance
 from keras_comet.models.check_tasks import check_tasks
 from keras_comet.models.feature import Feature
 from keras_comet.models.finite import require_finite
 from keras_comet.models.infer import infer_features
 from keras_comet.models.infer import infer_tasks
-from keras_comet.models.node_name import by_node_name
 from keras_comet.models.node_name import node_name
-from keras_comet.models.raw_data import check_weights
-from keras_comet.models.raw_data_model import RawDataModel
 from keras_comet.models.task import Task
-from keras_comet.models.task_loss import TaskLoss
+from keras_comet.models.task_model import TaskModel
 from keras_comet.models.task_tower import TaskTower
-from keras_comet.models.task_uncertainty import TaskUncertainty
 
 _DIVERGES = "The training diverges: lower the learning rate."
 
 
 @serializable
-class MultiGateRecommender(RawDataModel):
+class MultiGateRecommender(TaskModel):
     """Multi-task recommender with shared experts and a gate for each task.
 
     The features are encoded and concatenated, the experts read them, each
@@ -60,8 +54,8 @@ class MultiGateRecommender(RawDataModel):
 
     Args:
         features: dict from feature name to `CategoricalFeature`,
-            `MultiCategoricalFeature`, `HashedFeature`, `NumericFeature` or
-            `BucketizedFeature`.
+            `MultiCategoricalFeature`, `SequenceFeature`, `HashedFeature`,
+            `NumericFeature`, `BucketizedFeature` or `LayerFeature`.
         experts: list of Keras layers or models with equal output shapes, or
             one `StackedDenseExperts` or `SharedBaseExperts`.
         gates: dict from task name to `Gate`.
@@ -141,10 +135,9 @@ class MultiGateRecommender(RawDataModel):
         loss_balance: str | None = None,
         **kwargs: Any,
     ) -> None:
-        # Raw features need not fit into half precision.
-        super().__init__(autocast=False, **kwargs)
         check_tasks(tasks, gates)
-        check_loss_balance(loss_balance, tasks)
+        # Raw features need not fit into half precision.
+        super().__init__(tasks, loss_balance, autocast=False, **kwargs)
         if not features:
             raise ValueError(
                 "`features` must name at least one feature. Received: {}"
@@ -172,7 +165,6 @@ class MultiGateRecommender(RawDataModel):
             if task_experts is None
             else CustomizedGateControl(task_experts, experts, **options)
         )
-        self._tasks = {task.name: task for task in tasks}
         self.towers = LayerDict(
             {
                 task.name: TaskTower(
@@ -183,16 +175,6 @@ class MultiGateRecommender(RawDataModel):
                     name=node_name(f"{task.name}_tower"),
                 )
                 for task in tasks
-            },
-            dtype=self.dtype_policy,
-        )
-        self.loss_balance = loss_balance
-        self.uncertainties = LayerDict(
-            {
-                task.name: TaskUncertainty(
-                    task.weight, name=node_name(f"{task.name}_uncertainty")
-                )
-                for task in (tasks if loss_balance else ())
             },
             dtype=self.dtype_policy,
         )
@@ -297,11 +279,6 @@ class MultiGateRecommender(RawDataModel):
         return name
 
     @property
-    def tasks(self) -> list[Task]:
-        """The tasks, in the order given."""
-        return list(self._tasks.values())
-
-    @property
     def experts(self) -> Any:
         """The experts that all tasks share, as given."""
         if self._has_task_experts:
@@ -390,115 +367,6 @@ class MultiGateRecommender(RawDataModel):
         batch = tuple(next(iter(input_shape.values())))[0]
         return {task.name: (batch, task.units) for task in self.tasks}
 
-    def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
-        """Sets the optimizer; losses, metrics and weights are the tasks'.
-
-        Args:
-            optimizer: Keras optimizer, or its name. Defaults to `"adam"`.
-            **kwargs: `run_eagerly`, `steps_per_execution`, `jit_compile`, as
-                in `keras.Model.compile`.
-
-        Raises:
-            ValueError: If losses, metrics or weights are given here.
-        """
-        owned = {"loss", "loss_weights", "metrics", "weighted_metrics"}
-        if owned & set(kwargs):
-            raise ValueError(
-                "Losses, metrics and weights belong to the tasks: set them on "
-                f"`Task`. Received: {sorted(owned & set(kwargs))}"
-            )
-        self._compile_arguments = dict(kwargs)
-        super().compile(
-            optimizer=optimizer,
-            loss=by_node_name(
-                {
-                    t.name: TaskLoss(t.loss, node_name(t.name))
-                    for t in self.tasks
-                }
-            ),
-            loss_weights=by_node_name(
-                {
-                    t.name: self.uncertainties[t.name].loss_weight()
-                    if self.loss_balance
-                    else t.weight
-                    for t in self.tasks
-                }
-            ),
-            # Weighted, so that missing labels do not count.
-            weighted_metrics=by_node_name(
-                {t.name: list(t.metrics) for t in self.tasks}
-            ),
-            **kwargs,
-        )
-
-    def train_step(self, data: Any) -> Any:
-        return super().train_step(self.apply_label_mask(data))
-
-    def test_step(self, data: Any) -> Any:
-        return super().test_step(self.apply_label_mask(data))
-
-    def apply_label_mask(self, data: Any) -> Any:
-        """Gives examples without a label the weight 0, for each task."""
-        features, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        if not isinstance(labels, Mapping) or set(labels) != set(self._tasks):
-            received = (
-                sorted(labels) if isinstance(labels, Mapping) else type(labels)
-            )
-            raise ValueError(
-                "Labels must be a dict with one entry for each task. "
-                f"Expected: {sorted(self._tasks)}. Received: {received}"
-            )
-        check_weights(weights, self._tasks)
-        if not isinstance(weights, Mapping):
-            weights = dict.fromkeys(self._tasks, weights)
-        new_labels = {}
-        new_weights = {}
-        for name, task in self._tasks.items():
-            label = tf.convert_to_tensor(labels[name])
-            mask = task.label_mask(label)
-            if task.only_if is not None:
-                mask &= self._tasks[task.only_if].positive_mask(
-                    tf.convert_to_tensor(labels[task.only_if])
-                )
-            weight = tf.cast(mask, tf.float32)
-            if weights.get(name) is not None:
-                given = tf.cast(weights[name], tf.float32)
-                weight *= tf.reshape(given, tf.shape(weight))
-                mask &= weight != 0.0
-            if label.shape.rank == 1 and task.units == 1:
-                label = label[:, tf.newaxis]
-            mask = tf.reshape(mask, [-1] + [1] * (label.shape.rank - 1))
-            label = tf.where(mask, label, tf.zeros_like(label))
-            if label.dtype.is_floating:
-                label = require_finite(
-                    label,
-                    f"The labels of task {name!r}",
-                    "If NaN says that there is none, set missing_label=nan.",
-                )
-            new_labels[name] = label
-            new_weights[name] = require_finite(
-                weight, f"The sample weights of task {name!r}", "Use 0."
-            )
-        return features, new_labels, new_weights
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        arguments = {"training": training} if KERAS_3 else {}
-        named = map(by_node_name, (y, y_pred, sample_weight))
-        return super().compute_loss(x, *named, **arguments)
-
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> Any:
-        named = map(by_node_name, (y, y_pred, sample_weight))
-        return super().compute_metrics(x, *named)
-
     def get_config(self) -> dict[str, Any]:
         return {
             # That of keras.Model leaves the dtype policy out in Keras 2.
@@ -533,20 +401,3 @@ class MultiGateRecommender(RawDataModel):
         for task, key in frozen_towers:
             model.towers[task].dense[key].trainable = False
         return model
-
-    def get_compile_config(self) -> dict[str, Any] | None:
-        if getattr(self, "_compile_arguments", None) is None:
-            return None
-        return {
-            "optimizer": keras.saving.serialize_keras_object(self.optimizer),
-            **self._compile_arguments,
-        }
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        config = dict(config)
-        optimizer = keras.saving.deserialize_keras_object(
-            config.pop("optimizer")
-        )
-        self.compile(optimizer=optimizer, **config)
-        # Its variables must exist before their saved values are read.
-        optimizer.build(self.trainable_variables)
