@@ -30,7 +30,9 @@ def gate_arms(
     An arm's name says what it is: `fast` gates learn as fast as experts, and
     other COMET and DSelect-k gates ten times slower; those that are `capped`
     keep the k largest weights of a row from the deadline on, the others have
-    an entropy weight; with a `base`, experts share one.
+    an entropy weight; with a `base`, experts share one; with a `union` all
+    tasks together keep so many experts of a row; in `cgc` each task has a
+    quarter of the experts for itself, and half of them are shared.
 
     Args:
         num_experts: int.
@@ -39,7 +41,8 @@ def gate_arms(
             `5`.
         deviation_scale: float. Of experts that share a base, for arms of
             their own. Defaults to `None`: there are none.
-        several_tasks: bool. Whether one model for each task is an arm.
+        several_tasks: bool. Whether there are two tasks: one model for each,
+            caps on what both use and experts of their own are arms then.
             Defaults to `False`.
         has_ids: bool. Whether a hash gate has ids to read. Defaults to
             `False`.
@@ -53,11 +56,17 @@ def gate_arms(
             num_experts, functools.partial(make, num_experts, **arguments)
         )
 
-    def capped(make: type[keras_comet.Gate], **arguments: object) -> Arm:
+    def capped(
+        make: type[keras_comet.Gate],
+        union_cap: int | None = None,
+        **arguments: object,
+    ) -> Arm:
         return dataclasses.replace(
             with_gate(make, k=k, **arguments),
             make_callbacks=lambda: [
-                keras_comet.CardinalityTarget(by_epoch=deadline)
+                keras_comet.CardinalityTarget(
+                    by_epoch=deadline, union_cap=union_cap
+                )
             ],
             counts_from=deadline + 1,
         )
@@ -89,4 +98,17 @@ def gate_arms(
             arms[f"{name}_base"] = dataclasses.replace(
                 arms[name], deviation_scale=deviation_scale
             )
+    if several_tasks and deviation_scale is not None:
+        union = capped(comet, union_cap=k + 1, **slow)
+        arms[f"comet_union_{k + 1}_base"] = dataclasses.replace(
+            union, deviation_scale=deviation_scale
+        )
+        arms["cgc_capped_base"] = dataclasses.replace(
+            arms["comet_capped_base"],
+            num_experts=3 * num_experts // 4,
+            make_gate=functools.partial(
+                comet, 3 * num_experts // 4, k=k, **slow
+            ),
+            task_experts=num_experts // 4,
+        )
     return arms

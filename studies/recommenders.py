@@ -52,16 +52,25 @@ def make_recommenders(
         )
         for each in objectives
     ]
+
+    def make_experts(num_experts: int) -> keras_comet.StackedDenseExperts:
+        return keras_comet.StackedDenseExperts(
+            num_experts,
+            units * arm.width,
+            activation="relu",
+            dropout=dropout,
+            deviation_scale=arm.deviation_scale,
+        )
+
     return {
         tuple(task.name for task in group): keras_comet.MultiGateRecommender(
             features=_make_features(data, embedding_dims),
-            experts=keras_comet.StackedDenseExperts(
-                arm.num_experts,
-                units * arm.width,
-                activation="relu",
-                dropout=dropout,
-                deviation_scale=arm.deviation_scale,
-            ),
+            experts=make_experts(arm.num_experts - arm.task_experts),
+            task_experts={
+                task.name: make_experts(arm.task_experts) for task in group
+            }
+            if arm.task_experts
+            else None,
             gates={task.name: arm.make_gate() for task in group},
             tasks=group,
             tower_units=[tower_units],

@@ -49,6 +49,8 @@ class Arm:
             `None`: they share nothing.
         apart: bool. Whether every task has a model of its own. Defaults to
             `False`.
+        task_experts: int. Number of experts that belong to one task, for
+            each of them, among those that its gate sees. Defaults to `0`.
         make_callbacks: function that makes the callbacks of a training.
             Defaults to one that makes none.
         counts_from: int. First epoch after which weights may count as the
@@ -60,6 +62,7 @@ class Arm:
     width: int = 1
     deviation_scale: float | None = None
     apart: bool = False
+    task_experts: int = 0
     make_callbacks: Callable[[], list[keras.callbacks.Callback]] = list
     counts_from: int = 1
 

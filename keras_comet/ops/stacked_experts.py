@@ -73,8 +73,13 @@ def apply_routed(
     routed = gather_routed(rows, pairs)
     if training:
         return _apply_by_expert(expert, routed, pairs, stacks, shared)
+    num_pairs = tf.shape(routed)[0]
+    # Row after row, nothing would give no shape.
+    is_few = (num_pairs > 0) & (
+        num_pairs <= stacks[0].shape[0] // _EXPERTS_PER_ROW
+    )
     return tf.cond(
-        tf.shape(routed)[0] <= stacks[0].shape[0] // _EXPERTS_PER_ROW,
+        is_few,
         lambda: _apply_by_row(expert, routed, pairs, stacks, shared),
         lambda: _apply_by_expert(expert, routed, pairs, stacks, shared),
     )

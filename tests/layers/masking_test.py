@@ -149,6 +149,17 @@ def test_padding_costs_no_expert_and_changes_nothing(make, dispatch, routed_by):
     assert not wide[1, 1:].any()
 
 
+@pytest.mark.parametrize("kind", ["list", "stacked"])
+@pytest.mark.parametrize("training", [False, True])
+def test_nothing_but_padding_gives_zeros(kind, training):
+    ids = keras.Input((None,), dtype="int32")
+    moe = mixture(kind)
+    moe.dispatch = "sparse"
+    model = keras.Model(ids, moe(embed(ids)))
+    outputs = model(np.zeros([2, 3], "int32"), training=training)
+    np.testing.assert_array_equal(outputs, np.zeros([2, 3, 2]))
+
+
 def test_masked_training_under_xla_is_an_error():
     tokens, mask = padded()
     layer = gate()

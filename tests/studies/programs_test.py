@@ -15,6 +15,11 @@ def test_study_has_the_baselines(name):
     assert study.name == name
     assert {"one", "softmax", "top_k", "comet_capped"} <= set(study.arms)
     assert ("one_per_task" in study.arms) == (len(study.objectives) > 1)
+    if "cgc_capped_base" in study.arms:
+        arm, plain = study.arms["cgc_capped_base"], study.arms["top_k"]
+        # Two tasks: as many experts as the others have.
+        assert arm.num_experts + arm.task_experts == plain.num_experts
+        assert arm.make_gate().num_experts == arm.num_experts
     assert study.arms["one"].num_experts == 1
     assert study.arms["one"].width == study.k
 
