@@ -60,34 +60,48 @@ def _infer_feature(name: str, column: Any, embedding_dim: int) -> Feature:
     values = convert_inputs({name: column}, {name: spec})[name]
     values = values.flat_values if is_nested else tf.convert_to_tensor(values)
     array = values.numpy()
-    is_id = values.dtype == tf.string or values.dtype.is_integer
-    if is_id:
-        vocabulary = np.unique(array)
-        if is_nested or array.ndim == 2:
-            # What fills rows up is no id.
-            padding = b"" if values.dtype == tf.string else 0
-            vocabulary = vocabulary[vocabulary != padding]
-        if vocabulary.size and array.ndim <= 2:
-            several = is_nested or array.ndim == 2
-            kind = MultiCategoricalFeature if several else CategoricalFeature
-            return kind(vocabulary, embedding_dim)
-    elif not is_nested and array.ndim <= 2:
-        numbers = np.asarray(array, "float64")
-        numbers[~np.isfinite(numbers)] = np.nan
-        is_missing = np.isnan(numbers)
-        if not is_missing.all(axis=0).any():
-            variance = np.nanvar(numbers, axis=0)
-            if (variance > 0.0).all():
-                return NumericFeature(
-                    np.nanmean(numbers, axis=0).tolist(),
-                    variance.tolist(),
-                    missing="indicator" if is_missing.any() else "mean",
-                )
-    raise ValueError(
-        f"Column {name!r} must hold ids (strings or integers, one or several "
-        "in a row), or numbers that differ. Received: "
-        f"{array.dtype} of shape {array.shape}, such as {array[:3].tolist()}. "
-        f"Drop it, or say what to do with it: features={{{name!r}: ...}}."
+    feature = None
+    if array.ndim <= 2 and array.dtype.kind in "Oiu":
+        several = is_nested or array.ndim == 2
+        feature = _embed(array, several, embedding_dim)
+    elif array.ndim <= 2 and not is_nested:
+        feature = _normalize(np.asarray(array, "float64"))
+    if feature is None:
+        raise ValueError(
+            f"Column {name!r} must hold ids (strings or integers, one or "
+            "several in a row), or numbers that differ. Received: "
+            f"{array.dtype} of shape {array.shape}, such as "
+            f"{array[:3].tolist()}. Drop it, or say what to do with it: "
+            f"features={{{name!r}: ...}}."
+        )
+    return feature
+
+
+def _embed(ids: Any, several: bool, embedding_dim: int) -> Feature | None:
+    """Embeds ids by those that there are; `None` if there are none."""
+    vocabulary = np.unique(ids)
+    if not several:
+        return CategoricalFeature(vocabulary, embedding_dim)
+    # What fills rows up is no id.
+    vocabulary = vocabulary[vocabulary != (b"" if ids.dtype == object else 0)]
+    if not vocabulary.size:
+        return None
+    return MultiCategoricalFeature(vocabulary, embedding_dim)
+
+
+def _normalize(numbers: Any) -> Feature | None:
+    """Normalizes numbers by their own mean and variance, if they have one."""
+    numbers = np.where(np.isfinite(numbers), numbers, np.nan)
+    is_missing = np.isnan(numbers)
+    if is_missing.all(axis=0).any():
+        return None
+    variance = np.nanvar(numbers, axis=0)
+    if not (variance > 0.0).all():
+        return None
+    return NumericFeature(
+        np.nanmean(numbers, axis=0).tolist(),
+        variance.tolist(),
+        missing="indicator" if is_missing.any() else "mean",
     )
 
 
@@ -145,10 +159,8 @@ def infer_tasks(labels: Mapping[str, Any], given: Sequence[Task]) -> list[Task]:
 
 def _infer_task(name: str, labels: Any) -> Task:
     array = np.asarray(labels)
-    if (
-        array.dtype.kind not in "biuf"
-        or array.reshape(len(array), -1).shape[1] != 1
-    ):
+    is_column = array.ndim == 1 or array.shape[1:] == (1,)
+    if array.dtype.kind not in "biuf" or not is_column:
         raise ValueError(
             f"The labels {name!r} must be numbers, one in each row. Received: "
             f"{array.dtype} of shape {array.shape}. Number classes, and pass "
