@@ -77,6 +77,7 @@ dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
 dist: $(VENV)/.release
 	rm -rf build dist *.egg-info
 	$(BIN)/python -m build
+	$(BIN)/python .ci/repack.py dist/*
 	$(BIN)/twine check --strict dist/*
 
 clean:
