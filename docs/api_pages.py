@@ -6,11 +6,15 @@ that of the docstrings, read without importing the package.
 """
 
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import griffe
 from mkdocs.structure.files import File
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from docstring_sections import link_names
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXTENSION = str(ROOT / "docs" / "docstring_sections.py")
@@ -64,6 +68,11 @@ def on_files(files: Any, config: Any) -> Any:
         File.generated(config, "api/index.md", content="\n".join(index))
     )
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
+    """Links public names in the text of guides."""
+    return markdown if "api/" in page.url else link_names(markdown)
 
 
 def _page(name: str, public: Any) -> str:

@@ -70,10 +70,15 @@ def rewrite(text: str, name: str) -> str:
         The new docstring.
     """
     text = _SECTION.sub(_spell_section, f"{text}\n")
+    return link_names(text, name).rstrip()
+
+
+def link_names(text: str, own_name: str = "") -> str:
+    """Links public names in code font to their pages, but for one."""
     parts = _FENCE.split(text)
     # Fences are the odd parts.
-    parts[::2] = [_NAME.sub(_linker(name), part) for part in parts[::2]]
-    return "".join(parts).rstrip()
+    parts[::2] = [_NAME.sub(_linker(own_name), part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def _spell_section(found: re.Match[str]) -> str:
@@ -85,7 +90,7 @@ def _spell_section(found: re.Match[str]) -> str:
             for line in body.splitlines()
         )
         body = re.sub(r"^- (\w+): ", r"- **`\1`**: ", body, flags=re.M)
-    return f"**{title}**\n\n{body}\n\n"
+    return f"**{title}:**\n\n{body}\n\n"
 
 
 def _linker(own_name: str) -> Any:
