@@ -25,6 +25,8 @@ export NO_MKDOCS_2_WARNING = 1
 .PHONY: demo data movielens census_income images
 .PHONY: test test-fast test-slow lint bench docs docs-serve dist clean
 
+# The notices of TensorFlow's libraries would hide what the demo says.
+demo: export TF_CPP_MIN_LOG_LEVEL = 3
 # Without MovieLens the demo says so and takes the synthetic data set.
 demo: $(VENV)/.examples
 	-@$(MAKE) --no-print-directory movielens
