@@ -75,7 +75,7 @@ docs-serve: $(VENV)/.docs
 	$(BIN)/mkdocs serve
 
 # The same bytes every time: dates come from the last commit.
-dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct)
+dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
 dist: $(VENV)/.release
 	rm -rf build dist *.egg-info
 	$(BIN)/python -m build
