@@ -73,6 +73,17 @@ def test_every_guide_is_on_the_front_page():
     assert guides <= set(links)
 
 
+def test_functions_that_the_design_names_exist():
+    design = (DOCS / "design.md").read_text()
+    named = set(re.findall(r"`([a-z]+)\.(\w+)(?:\.(\w+))?[`(]", design))
+    assert len(named) > 20
+    for folder, name, method in named:
+        files = (ROOT / "keras_comet" / folder).glob("*.py")
+        text = "\n".join(path.read_text() for path in files)
+        for each in filter(None, (name, method)):
+            assert re.search(rf"(def|class) {each}\b", text), (folder, each)
+
+
 def test_citation_names_the_version_of_the_package():
     version = assigned(ROOT / "keras_comet" / "_version.py", "__version__")
     citation = (ROOT / "CITATION.cff").read_text()
