@@ -3,6 +3,7 @@
 # `make data` downloads the packages that hold MovieLens and Census-Income.
 # `make images` those of the study of images, by npm and apt-get.
 # `make bench` measures speed and memory, in about a quarter of an hour.
+# `make docs` builds the site, `make dist` the wheel and the source archive.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,10 +19,14 @@ DOWNLOAD = $(BIN)/pip download --no-deps --dest "$(KERAS_COMET_CACHE)"
 
 export KERAS_COMET_CACHE
 export TF_CPP_MIN_LOG_LEVEL = 2
+# A notice of the theme about another program, in every build.
+export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: demo data movielens census_income images
-.PHONY: test test-fast test-slow lint bench clean
+.PHONY: test test-fast test-slow lint bench docs docs-serve dist clean
 
+# The notices of TensorFlow's libraries would hide what the demo says.
+demo: export TF_CPP_MIN_LOG_LEVEL = 3
 # Without MovieLens the demo says so and takes the synthetic data set.
 demo: $(VENV)/.examples
 	-@$(MAKE) --no-print-directory movielens
@@ -62,8 +67,23 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(BENCH_FLAGS)
 
+# Warnings are errors: a link that leads nowhere, a name without a docstring.
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+docs-serve: $(VENV)/.docs
+	$(BIN)/mkdocs serve
+
+# The same bytes every time: dates come from the last commit.
+dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || date +%s)
+dist: $(VENV)/.release
+	rm -rf build dist *.egg-info
+	$(BIN)/python -m build
+	$(BIN)/python .ci/repack.py dist/*
+	$(BIN)/twine check --strict dist/*
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info runs
+	rm -rf $(VENV) build dist site *.egg-info runs
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

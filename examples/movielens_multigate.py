@@ -34,8 +34,10 @@ import sys
 import time
 import warnings
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Before anything that imports TensorFlow.
+import quiet_tensorflow  # noqa: F401
 
+# isort: split
 import keras
 import matplotlib
 import numpy as np
@@ -376,6 +378,16 @@ def recommend(
         )
 
 
+def say_where_to_look(directory: pathlib.Path) -> None:
+    """Prints what was written, and how to look at it."""
+    tensorboard = pathlib.Path(sys.executable).with_name("tensorboard")
+    print(f"\nWhere to look, in {directory}:")
+    print("  learning_curves.png, expert_usage.png")
+    print("  saved_model, for TensorFlow Serving")
+    print("  what the gates did, epoch by epoch, in TensorBoard:")
+    print(f"    {os.path.relpath(tensorboard)} --logdir {directory}")
+
+
 def main() -> None:
     """Reads the arguments and runs everything."""
     parser = argparse.ArgumentParser(
@@ -437,6 +449,7 @@ def main() -> None:
     else:
         batch = {n: v[:8] for n, v in data.test.features.items()}
         serve(model, batch, args.output_dir)
+    say_where_to_look(args.output_dir)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ outputs, by name, to another.
     python examples/serve.py SAVED_MODEL INPUTS.npz OUTPUTS.npz
 """
 
-import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Before anything that imports TensorFlow.
+import quiet_tensorflow  # noqa: F401
+
 # Any attempt to import the package fails from here on.
 sys.modules["keras_comet"] = None  # type: ignore[assignment]
 
@@ -21,6 +22,8 @@ import tensorflow as tf  # noqa: E402
 def main() -> None:
     """Reads the arguments and serves one batch."""
     path, inputs_path, outputs_path = sys.argv[1:]
+    # That the session loader is deprecated: TensorFlow Serving uses it still.
+    tf.get_logger().setLevel("ERROR")
     values = np.load(inputs_path)
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], path)

@@ -14,8 +14,10 @@ DOCUMENTS = [
     *sorted(PACKAGE.rglob("*.py")),
     PACKAGE.parent / "README.md",
     PACKAGE.parent / "docs" / "guides" / "cardinality.md",
+    PACKAGE.parent / "docs" / "guides" / "choosing_a_gate.md",
     PACKAGE.parent / "docs" / "guides" / "do_experts_pay.md",
     PACKAGE.parent / "docs" / "guides" / "serving.md",
+    PACKAGE.parent / "docs" / "guides" / "watching_gates.md",
     PACKAGE.parent / "docs" / "guides" / "your_own_gate.md",
 ]
 # Guides whose blocks go on from one to the next.

@@ -1,0 +1,99 @@
+"""The site and the front page lead where they say, without TensorFlow."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+TEXTS = [*ROOT.glob("*.md"), *PAGES]
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"^([ ]*)```.*?^\1```|`[^`\n]+`", re.S | re.M)
+# Parts of the public API that are not imported from keras_comet itself.
+_ELSEWHERE = {
+    "analysis.AblationReport",
+    "analysis.ExpertSimilarity",
+    "gates.LinearGate",
+    "testing",
+}
+
+
+def assigned(path, name):
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and node.targets[0].id == name:
+            return ast.literal_eval(node.value)
+    raise LookupError(name)
+
+
+def navigation():
+    text = (ROOT / "mkdocs.yml").read_text().split("\nnav:\n")[1]
+    return re.findall(r"(?:: |- )([\w./]+\.md)$", text, re.M)
+
+
+def test_every_public_name_has_a_page():
+    names = assigned(ROOT / "keras_comet" / "__init__.py", "__all__")
+    pages = [path for path in navigation() if path.startswith("api/")]
+    expected = [f"api/{name}.md" for name in {*names, *_ELSEWHERE, "index"}]
+    assert sorted(pages) == sorted(expected)
+
+
+def test_navigation_and_pages_are_the_same():
+    pages = [str(path.relative_to(DOCS)) for path in PAGES]
+    written = [path for path in navigation() if not path.startswith("api/")]
+    assert sorted(written) == pages
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(path):
+    api = {DOCS / page for page in navigation() if page.startswith("api/")}
+    for link in _LINK.findall(_CODE.sub("", path.read_text())):
+        target = link.split("#")[0]
+        if not target or re.match(r"\w+:", target):
+            continue
+        place = (path.parent / target).resolve()
+        assert place.exists() or place in api, f"{path.name}: {link}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_texts_that_a_page_takes_over_exist(path):
+    for source in re.findall(r'^--8<-- "([^"]+)"$', path.read_text(), re.M):
+        name, _, section = source.partition(":")
+        text = (ROOT / name).read_text()
+        assert not section or f"[start:{section}]" in text, source
+
+
+def test_every_guide_is_on_the_front_page():
+    links = _LINK.findall((ROOT / "README.md").read_text())
+    guides = {
+        f"docs/{p.relative_to(DOCS)}" for p in PAGES if "guides" in str(p)
+    }
+    assert guides <= set(links)
+
+
+def test_functions_that_the_design_names_exist():
+    design = (DOCS / "design.md").read_text()
+    named = set(re.findall(r"`([a-z]+)\.(\w+)(?:\.(\w+))?[`(]", design))
+    assert len(named) > 20
+    for folder, name, method in named:
+        files = (ROOT / "keras_comet" / folder).glob("*.py")
+        text = "\n".join(path.read_text() for path in files)
+        for each in filter(None, (name, method)):
+            assert re.search(rf"(def|class) {each}\b", text), (folder, each)
+
+
+def test_citation_names_the_version_of_the_package():
+    version = assigned(ROOT / "keras_comet" / "_version.py", "__version__")
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {version}\n" in citation
+
+
+def test_pages_and_theme_load_nothing_from_elsewhere():
+    settings = (ROOT / "mkdocs.yml").read_text()
+    assert "\n  font: false\n" in settings
+    assert "http" not in settings
+    for path in DOCS.rglob("*.svg"):
+        text = path.read_text().replace("http://www.w3.org/2000/svg", "")
+        assert "http" not in text, path.name
