@@ -229,7 +229,7 @@ class MultiGateRecommender(TaskModel):
         ```python
         import keras_comet
 
-        columns = {"user": ["ann", "bob", "ann"], "age": [31.0, None, 31.0]}
+        columns = {"user": ["ann", "bob", "cy"], "age": [31.0, None, 52.0]}
         labels = {"click": [1, 0, 1], "stars": [4.0, None, 5.0]}
         model = keras_comet.MultiGateRecommender.from_data(columns, labels)
         model.compile("adam")
