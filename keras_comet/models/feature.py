@@ -23,6 +23,9 @@ class Feature(keras.layers.Layer):
     # Whether gates can route by it: whether it has `lookup`.
     gives_ids = False
 
+    # Name of an input with the weights of the values, if they have any.
+    weights_name: str | None = None
+
     # What to do about more values in a row than the feature takes.
     remedy = "Give each of them a feature of its own."
 

@@ -27,6 +27,10 @@ class MultiCategoricalFeature(MultiIdFeature):
             to `"mean"`.
         padding_value: str or int. What fills short rows up, and is no id.
             Defaults to `None`: `""` for strings, and 0 for integers.
+        weights_name: str. Name of a further input of a recommender, which
+            holds a weight for each id: the sum is one of weighted
+            embeddings then, and the mean that sum over the sum of the
+            weights. Defaults to `None`: all ids count alike.
         **kwargs: `embeddings`, `embeddings_initializer`,
             `embeddings_regularizer`, `unknown_rate`, `num_oov_ids` and
             `seed`, as in `EmbeddingTable`, and what a Keras layer takes.
@@ -36,6 +40,8 @@ class MultiCategoricalFeature(MultiIdFeature):
 
     Call arguments:
         ids: string or integer tensor, as the vocabulary, or `RaggedTensor`.
+        weights: float tensor or `RaggedTensor` of the shape of the ids.
+            Defaults to `None`.
         training: bool. Some ids are taken for unknown ones when true, unless
             the table is frozen.
 
@@ -67,6 +73,7 @@ class MultiCategoricalFeature(MultiIdFeature):
         embedding_dim: int | None = None,
         combiner: str = "mean",
         padding_value: str | int | None = None,
+        weights_name: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -78,9 +85,14 @@ class MultiCategoricalFeature(MultiIdFeature):
                 f"Received: combiner={combiner!r}"
             )
         self.combiner = combiner
+        self.weights_name = weights_name
 
-    def pool(self, embeddings: tf.Tensor, is_id: tf.Tensor) -> tf.Tensor:
+    def pool(
+        self, embeddings: tf.Tensor, is_id: tf.Tensor, weights: Any
+    ) -> tf.Tensor:
         counted = tf.cast(is_id, embeddings.dtype)[..., tf.newaxis]
+        if weights is not None:
+            counted *= tf.cast(weights, counted.dtype)[..., tf.newaxis]
         # (batch, length, embedding_dim) to (batch, embedding_dim)
         combined = tf.reduce_sum(embeddings * counted, axis=1)
         if self.combiner == "sum":
@@ -88,4 +100,8 @@ class MultiCategoricalFeature(MultiIdFeature):
         return tf.math.divide_no_nan(combined, tf.reduce_sum(counted, axis=1))
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "combiner": self.combiner}
+        return {
+            **super().get_config(),
+            "combiner": self.combiner,
+            "weights_name": self.weights_name,
+        }

@@ -149,6 +149,12 @@ class MultiGateRecommender(TaskModel):
                     "raw values, such as CategoricalFeature or "
                     f"NumericFeature. Received: {feature!r} as {name!r}"
                 )
+            if feature.weights_name in features:
+                raise ValueError(
+                    "The weights of a feature must have an input of their "
+                    f"own. Received: weights_name={feature.weights_name!r} of "
+                    f"{name!r}, which is a feature"
+                )
             feature.feature_name = name
         self.features = LayerDict(features, dtype=self.dtype_policy)
         self.hash_feature = hash_feature
@@ -293,10 +299,15 @@ class MultiGateRecommender(TaskModel):
     @property
     def input_signature(self) -> dict[str, tf.TensorSpec]:
         """What a served model expects, by feature name."""
+        specs = {}
+        for name, feature in self.features.items():
+            specs[name] = feature.input_spec_for_serving
+            if feature.weights_name is not None:
+                shape = specs[name].shape
+                specs[feature.weights_name] = tf.TensorSpec(shape, tf.float32)
         return {
             name: tf.TensorSpec(spec.shape, spec.dtype, node_name(name))
-            for name, feature in self.features.items()
-            for spec in [feature.input_spec_for_serving]
+            for name, spec in specs.items()
         }
 
     def build(self, input_shape: Any = None) -> None:
@@ -328,10 +339,11 @@ class MultiGateRecommender(TaskModel):
     def call(
         self, inputs: Mapping[str, Any], training: bool | None = None
     ) -> dict[str, tf.Tensor]:
-        missing = [name for name in self.features if name not in inputs]
+        expected = list(self.input_signature)
+        missing = [name for name in expected if name not in inputs]
         if missing:
             raise ValueError(
-                f"Inputs must hold the features {list(self.features)}. "
+                f"Inputs must hold the features {expected}. "
                 f"Received: {list(inputs)}; missing: {missing}"
             )
         ids = None
@@ -339,6 +351,9 @@ class MultiGateRecommender(TaskModel):
         for name, feature in self.features.items():
             if name == self._id_feature:
                 values, ids = feature(inputs[name], return_indices=True)
+            elif feature.weights_name is not None:
+                weights = inputs[feature.weights_name]
+                values = feature(inputs[name], weights=weights)
             else:
                 values = feature(inputs[name])
             if training:

@@ -44,7 +44,12 @@ class MultiIdFeature(VocabularyFeature):
             [None, None], tf.string if self.has_strings else tf.int64
         )
 
-    def call(self, ids: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+    def call(
+        self,
+        ids: tf.Tensor,
+        weights: tf.Tensor | None = None,
+        training: bool | None = None,
+    ) -> tf.Tensor:
         if isinstance(ids, tf.RaggedTensor):
             self.as_ids(ids.flat_values, self.has_strings)
             ids = ids.to_tensor(tf.cast(self.padding_value, ids.dtype))
@@ -57,14 +62,33 @@ class MultiIdFeature(VocabularyFeature):
             )
         ids = self.as_ids(ids, self.has_strings)
         is_id = ids != tf.constant(self.padding_value, ids.dtype)
-        return self.pool(self.embed(self.find_indices(ids), training), is_id)
+        embeddings = self.embed(self.find_indices(ids), training)
+        return self.pool(embeddings, is_id, self._as_weights(weights, ids))
 
-    def pool(self, embeddings: tf.Tensor, is_id: tf.Tensor) -> tf.Tensor:
+    def _as_weights(self, weights: Any, ids: tf.Tensor) -> tf.Tensor | None:
+        """Returns weights of the shape of the ids."""
+        if weights is None:
+            return None
+        if isinstance(weights, tf.RaggedTensor):
+            weights = weights.to_tensor()
+        weights = tf.cast(weights, tf.float32)
+        if not weights.shape.is_compatible_with(ids.shape):
+            raise ValueError(
+                f"{self.title} takes one weight for each id. Expected: shape "
+                f"{tuple(ids.shape)}. Received: {tuple(weights.shape)}"
+            )
+        # A graph may know less of the shapes.
+        return tf.ensure_shape(weights, ids.shape)
+
+    def pool(
+        self, embeddings: tf.Tensor, is_id: tf.Tensor, weights: Any
+    ) -> tf.Tensor:
         """Combines the embeddings of each row.
 
         Args:
             embeddings: tensor `(batch, length, embedding_dim)`.
             is_id: bool tensor `(batch, length)`, false for padding.
+            weights: float32 tensor `(batch, length)`, or `None`.
 
         Returns:
             A tensor `(batch, embedding_dim)`.

@@ -107,7 +107,9 @@ class SequenceFeature(MultiIdFeature):
             )
         super().build(input_shape)
 
-    def pool(self, embeddings: tf.Tensor, is_id: tf.Tensor) -> tf.Tensor:
+    def pool(
+        self, embeddings: tf.Tensor, is_id: tf.Tensor, weights: Any = None
+    ) -> tf.Tensor:
         # (batch, length): the number of ids that come later in the row.
         age = tf.cumsum(
             tf.cast(is_id, tf.int32), axis=1, exclusive=True, reverse=True

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_comet
 from keras_comet import BucketizedFeature
 from keras_comet import CategoricalFeature
 from keras_comet import HashedFeature
@@ -378,6 +379,62 @@ def test_several_ids_are_combined(vocabulary, ids):
             dtype=tf.constant(ids).dtype,
         )
         np.testing.assert_allclose(feature(ragged), rows)
+
+
+def test_ids_are_weighted_by_another_input(tmp_path):
+    ids = tf.ragged.constant([["b", "a"], ["z", "b"], []])
+    weights = tf.ragged.constant([[0.5, 3.0], [2.0, 1.0], []])
+    # 2 and 1; 0, as it is unknown, and 2.
+    sums = np.array([0.5 * 2 + 3.0, 2.0, 0.0])[:, np.newaxis] * [1.0, 10.0]
+    totals = np.array([3.5, 3.0, 1.0])[:, np.newaxis]
+    for combiner, rows in (("sum", sums), ("mean", sums / totals)):
+        feature = table_of(
+            MultiCategoricalFeature(["a", "b"], combiner=combiner, **MULTI)
+        )
+        np.testing.assert_allclose(feature(ids, weights=weights), rows)
+        np.testing.assert_allclose(
+            feature(ids.to_tensor(), weights=weights.to_tensor()), rows
+        )
+    with pytest.raises(ValueError, match=r"weight for each id.*\(3, 1\)"):
+        feature(ids, weights=np.ones([3, 1]))
+
+
+def test_a_recommender_reads_and_serves_weights_of_ids(tmp_path):
+    def make(weights_name="shares"):
+        feature = MultiCategoricalFeature(
+            ["a", "b"], weights_name=weights_name, **MULTI
+        )
+        return keras_comet.MultiGateRecommender(
+            {"genres": feature, "age": NumericFeature()},
+            [keras.layers.Dense(3) for _ in range(2)],
+            {"like": keras_comet.TopKGate(2, k=1)},
+            [keras_comet.Task("like", "mse")],
+        )
+
+    model = make()
+    inputs = {
+        "genres": [["b", "a"], ["b"]],
+        "shares": [[0.9, 0.1], [1.0]],
+        "age": [1.0, 2.0],
+    }
+    model.compile("adam")
+    model.fit(inputs, {"like": [0.0, 1.0]}, verbose=0)
+    expected = model.predict(inputs, verbose=0)["like"]
+    even = {**inputs, "shares": [[0.5, 0.5], [1.0]]}
+    found = model.predict(even, verbose=0)["like"]
+    assert abs(found[0] - expected[0]) > 1e-6
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-6)
+    keras_comet.export_saved_model(model, tmp_path / "1")
+    served = tf.saved_model.load(tmp_path / "1").signatures["serving_default"](
+        genres=tf.constant([["b", "a"], ["b", ""]]),
+        shares=tf.constant([[0.9, 0.1], [1.0, 0.0]]),
+        age=tf.constant([1.0, 2.0]),
+    )
+    np.testing.assert_allclose(served["like"], expected, atol=1e-6)
+    with pytest.raises(ValueError, match="missing: \\['shares'\\]"):
+        model({name: inputs[name] for name in ("genres", "age")})
+    with pytest.raises(ValueError, match="weights_name='age' of 'genres'"):
+        make("age")
 
 
 def test_padding_may_be_chosen_and_is_never_taken_as_unknown():
