@@ -29,6 +29,7 @@ PROGRAMS = (
     "training_speed",
     "memory",
     "serving_latency",
+    "vocabulary",
 )
 
 # What one process may take, so that others on the machine survive it.

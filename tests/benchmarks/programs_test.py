@@ -20,6 +20,7 @@ PROGRAMS = {
     "training_speed": (6, ["movielens_epochs.png"]),
     "memory": (2, []),
     "serving_latency": (0, []),
+    "vocabulary": (0, []),
 }
 
 
@@ -33,6 +34,8 @@ def quick_look(tmp_path_factory):
     return directory, output
 
 
+# All programs together are the longest set-up of all tests.
+@pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_smoke_run_writes_tables_and_bars(program, quick_look):
     directory, _ = quick_look
@@ -48,6 +51,7 @@ def test_smoke_run_writes_tables_and_bars(program, quick_look):
         assert (directory / plot).stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_one_command_runs_all_and_prints_the_bars(quick_look):
     directory, output = quick_look
     for program in PROGRAMS:
