@@ -24,7 +24,6 @@ def update(model: Any, x: Any, y: Any, weights: Any) -> Any:
     """
     optimizer = model.optimizer
     variables = model.trainable_variables
-    check = getattr(model, "check_gradients", lambda gradients: gradients)
     with tf.GradientTape() as tape:
         outputs = model(x, training=True)
         loss = compute_and_count_loss(
@@ -43,7 +42,17 @@ def update(model: Any, x: Any, y: Any, weights: Any) -> Any:
         )
         pairs = compute(loss, variables, tape=tape)
         gradients = [gradient for gradient, _ in pairs]
-    optimizer.apply_gradients(zip(check(gradients), variables, strict=True))
+    checked = []
+    if hasattr(model, "check_gradients"):
+        gradients = model.check_gradients(gradients)
+        checked = [
+            each
+            for each in tf.nest.flatten(gradients, expand_composites=True)
+            if each is not None
+        ]
+    # The count of updates depends on no gradient.
+    with tf.control_dependencies(checked):
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
     return outputs
 
 

@@ -42,8 +42,9 @@ def trainable_weights(model):
     ]
 
 
-@pytest.mark.parametrize("loop", ["fit", "Trainer"])
-@pytest.mark.parametrize("in_a_graph", [True, False])
+@pytest.mark.parametrize(
+    ("loop", "in_a_graph"), [("fit", True), ("fit", False), ("Trainer", False)]
+)
 def test_weights_are_those_before_the_bad_step(loop, in_a_graph):
     models = [
         recommender.make_recommender(BadGradient, run_eagerly=not in_a_graph)

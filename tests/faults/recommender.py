@@ -18,7 +18,7 @@ def make_recommender(make_expert=None, **compile_arguments):
         experts=[make_expert() for _ in range(3)]
         if make_expert
         else keras_comet.StackedDenseExperts(3, [4], "relu"),
-        gates={"click": keras_comet.COMETGate(3)},
+        gates={"click": keras_comet.TopKGate(3)},
         tasks=[keras_comet.Task("click", "mse")],
         tower_units=[],
         dispatch="dense",
