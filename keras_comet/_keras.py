@@ -5,7 +5,10 @@ before TensorFlow was imported. Layers are written with TensorFlow ops, which
 run inside the layers of either one.
 """
 
+import functools
+import inspect
 import os
+import zlib
 from typing import Any
 
 try:
@@ -65,7 +68,50 @@ if keras.layers.Layer is not tf.keras.layers.Layer:
         "variable before TensorFlow is imported, in the whole process."
     )
 
-serializable = keras.saving.register_keras_serializable(package="keras_comet")
+# What reading a config raises that does not say what is wrong with it.
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RecursionError,
+    zlib.error,
+)
+
+
+def serializable(cls: Any) -> Any:
+    """Registers a class with Keras, and has it name a config it cannot read.
+
+    Files may be damaged, or of another version: `from_config` raises
+    ValueError or TypeError, and nothing else.
+
+    Args:
+        cls: class with `get_config` and `from_config`.
+
+    Returns:
+        The class.
+    """
+    read = cls.from_config.__func__
+    takes_objects = "custom_objects" in inspect.signature(read).parameters
+
+    @functools.wraps(read)
+    def from_config(
+        cls: Any, config: dict[str, Any], custom_objects: Any = None
+    ) -> Any:
+        scope = keras.saving.custom_object_scope(custom_objects or {})
+        objects = (custom_objects,) if takes_objects else ()
+        try:
+            with scope:
+                return read(cls, config, *objects)
+        except _UNREADABLE as error:
+            raise ValueError(
+                f"The config of {cls.__name__} cannot be read. Expected: what "
+                "`get_config` of this version of the package returns. "
+                f"Received: {type(error).__name__} ({error}) in {config}"
+            ) from error
+
+    cls.from_config = classmethod(from_config)
+    return keras.saving.register_keras_serializable(package="keras_comet")(cls)
 
 
 def aggregation(name: str) -> Any:

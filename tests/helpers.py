@@ -1,7 +1,10 @@
 """What several tests need: variables for a tape, and other processes."""
 
+import contextlib
 import os
 import pathlib
+import resource
+import signal
 import subprocess
 import sys
 import textwrap
@@ -72,3 +75,16 @@ def run_program(*arguments):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=ROOT,
     ).stdout
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """Lets the disk seem full: longer files cannot be written."""
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)

@@ -68,6 +68,8 @@ def export_saved_model(
             no Keras model, inputs are not described or have a fixed batch
             size, outputs are no tensors, a permutation is still being
             searched, or `warmup_inputs` do not fit the signature.
+        OSError: Or an error of TensorFlow, if the files cannot be written. No
+            part of them is left.
         ImportError: If `warmup_inputs` are given, but the package
             `tensorflow-serving-api` is not installed.
 

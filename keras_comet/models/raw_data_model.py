@@ -11,6 +11,7 @@ from keras_comet.models.raw_data import convert_batch
 from keras_comet.models.raw_data import convert_data
 from keras_comet.models.raw_data import convert_inputs
 from keras_comet.models.raw_data import convert_labels
+from keras_comet.models.several_workers import check_workers
 
 
 class RawDataModel(keras.Model):
@@ -33,6 +34,7 @@ class RawDataModel(keras.Model):
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
+        check_workers(self, "fit", "Use `keras_comet.Trainer`, which has.")
         data = kwargs.get("validation_data")
         if isinstance(data, (list, tuple)):
             data = convert_batch(data, self.input_signature)
@@ -42,6 +44,9 @@ class RawDataModel(keras.Model):
     def evaluate(
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
+        check_workers(
+            self, "evaluate", "Evaluate saved weights in a process of its own."
+        )
         return super().evaluate(*self._convert(x, y, kwargs), *args, **kwargs)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:

@@ -9,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_comet._keras import keras
+from keras_comet._keras import serializable
 
 
+@serializable
 @dataclasses.dataclass(frozen=True)
 class Task:
     """Describes what a task predicts, and how it is trained and judged.

@@ -10,7 +10,10 @@ from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
 from keras_comet.containers import LayerDict
 from keras_comet.models.check_tasks import check_loss_balance
+from keras_comet.models.compiled_loss import unpack_batch
 from keras_comet.models.finite import require_finite
+from keras_comet.models.finite import require_finite_gradients
+from keras_comet.models.keep_weights import keep_weights
 from keras_comet.models.node_name import by_node_name
 from keras_comet.models.node_name import node_name
 from keras_comet.models.raw_data import check_weights
@@ -18,6 +21,7 @@ from keras_comet.models.raw_data_model import RawDataModel
 from keras_comet.models.task import Task
 from keras_comet.models.task_loss import TaskLoss
 from keras_comet.models.task_uncertainty import TaskUncertainty
+from keras_comet.models.update import update
 
 
 class TaskModel(RawDataModel):
@@ -95,10 +99,18 @@ class TaskModel(RawDataModel):
         )
 
     def train_step(self, data: Any) -> Any:
-        return super().train_step(self.apply_label_mask(data))
+        x, y, weights = unpack_batch(self, data)
+        outputs = update(self, x, y, weights)
+        return self.compute_metrics(x, y, outputs, weights)
 
     def test_step(self, data: Any) -> Any:
         return super().test_step(self.apply_label_mask(data))
+
+    def check_gradients(self, gradients: Sequence[Any]) -> list[Any]:
+        """Ends a step whose gradients are not finite, before it does harm."""
+        return require_finite_gradients(
+            self.optimizer, gradients, self.trainable_variables
+        )
 
     def apply_label_mask(self, data: Any) -> Any:
         """Gives examples without a label the weight 0, for each task."""
@@ -143,6 +155,23 @@ class TaskModel(RawDataModel):
                 weight, f"The sample weights of task {name!r}", "Use 0."
             )
         return features, new_labels, new_weights
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """Reads weights, or leaves those of the model as they are.
+
+        A bit that changed in the numbers of a `.weights.h5` file is not seen,
+        as it has no checksums; `.keras` files and checkpoints have them.
+
+        Args:
+            filepath: str or path.
+            *args: as in `keras.Model.load_weights`.
+            **kwargs: as in `keras.Model.load_weights`.
+
+        Raises:
+            ValueError: If the file is damaged, or of another model.
+        """
+        with keep_weights(self, filepath):
+            return super().load_weights(filepath, *args, **kwargs)
 
     def compute_loss(
         self,

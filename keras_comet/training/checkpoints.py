@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import flatten_layers
 from keras_comet.search import SearchReport
+from keras_comet.training.workers import is_chief
 
 # What TensorFlow raises for files that are cut short, altered or missing.
 _UNREADABLE = (tf.errors.OpError, LookupError, OSError, ValueError)
@@ -82,6 +83,7 @@ class Checkpoints:
 
     They hold the variables of the model, its optimizer and its metrics, the
     state of random generators, the position in the data, and the progress.
+    Of several workers the chief alone writes them, and all read them.
 
     Args:
         directory: str or path.
@@ -103,6 +105,7 @@ class Checkpoints:
         progress: Progress,
     ) -> None:
         _check_iterator(iterator)
+        self._is_chief = is_chief(model)
         self._checkpoint = tf.train.Checkpoint(
             variables=_find_variables(model),
             generators=_find_generators(model),
@@ -124,9 +127,17 @@ class Checkpoints:
         Args:
             update: int. Number of finished updates, for the file's name.
         """
+        if not self._is_chief:
+            # Variables that are summed over the workers need all to be read.
+            with tempfile.TemporaryDirectory() as directory:
+                self._checkpoint.write(f"{directory}/update")
+            return
         try:
             self._manager.save(checkpoint_number=update)
         except (OSError, tf.errors.OpError) as error:
+            half = f"{self._manager.directory}/update-{update}_temp"
+            if tf.io.gfile.exists(half):
+                tf.io.gfile.rmtree(half)
             warnings.warn(
                 f"The checkpoint after update {update} could not be written "
                 f"to {self._manager.directory}: {_first_line(error)}. Is the "

@@ -5,8 +5,9 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import KERAS_3
-from keras_comet.models.compiled_loss import compute_loss
 from keras_comet.models.compiled_loss import unpack_batch
+from keras_comet.models.update import compute_and_count_loss
+from keras_comet.models.update import update
 
 
 def build_for_training(model: Any, batch: Any) -> None:
@@ -20,7 +21,7 @@ def build_for_training(model: Any, batch: Any) -> None:
     def evaluate() -> None:
         x, y, weights = unpack_batch(model, batch)
         outputs = model(x, training=False)
-        _compute_and_count_loss(model, x, y, outputs, weights, training=False)
+        compute_and_count_loss(model, x, y, outputs, weights, training=False)
         model.compute_metrics(x, y, outputs, weights)
 
     model.distribute_strategy.run(evaluate)
@@ -35,39 +36,12 @@ def train_step(model: Any, batch: Any) -> None:
         model: Keras model, compiled and built.
         batch: tuple `(x, y)` or `(x, y, sample_weight)`, of all replicas.
     """
-    optimizer = model.optimizer
-    variables = model.trainable_variables
     x, y, weights = unpack_batch(model, _own_rows(batch))
-    with tf.GradientTape() as tape:
-        outputs = model(x, training=True)
-        loss = _compute_and_count_loss(
-            model, x, y, outputs, weights, training=True
-        )
-        if KERAS_3:
-            loss = optimizer.scale_loss(loss)
-    if KERAS_3:
-        optimizer.apply(tape.gradient(loss, variables), variables)
-    else:
-        optimizer.minimize(loss, variables, tape=tape)
+    outputs = update(model, x, y, weights)
+    if not KERAS_3:
         # What the callbacks of Keras 2 count by.
         model._train_counter.assign_add(1)
     model.compute_metrics(x, y, outputs, weights)
-
-
-def _compute_and_count_loss(
-    model: Any, x: Any, y: Any, outputs: Any, weights: Any, training: bool
-) -> tf.Tensor:
-    loss = compute_loss(model, x, y, outputs, weights, training)
-    if not KERAS_3:
-        return loss
-    # Keras 3 leaves the running mean of the loss to the training step.
-    for metric in model.metrics:
-        if metric.name == "loss":
-            metric.update_state(
-                loss * model.distribute_strategy.num_replicas_in_sync,
-                sample_weight=tf.shape(tf.nest.flatten(x)[0])[0],
-            )
-    return loss
 
 
 def _own_rows(batch: Any) -> Any:

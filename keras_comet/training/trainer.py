@@ -10,12 +10,14 @@ import tensorflow as tf
 
 from keras_comet._keras import keras
 from keras_comet.callbacks import LocalSearch
+from keras_comet.models.several_workers import check_workers
 from keras_comet.search import SearchReport
 from keras_comet.search.searcher import find_local_search
 from keras_comet.training.checkpoints import Checkpoints
 from keras_comet.training.checkpoints import Progress
 from keras_comet.training.train_step import build_for_training
 from keras_comet.training.train_step import train_step
+from keras_comet.training.workers import check_same_update
 
 
 class Trainer:
@@ -50,6 +52,8 @@ class Trainer:
     checkpoint there, if any: killed at any step and started again, by the
     same program, it ends with the same weights, to the bit if TensorFlow is
     deterministic (`tf.config.experimental.enable_op_determinism()`).
+    Several workers (`tf.distribute.MultiWorkerMirroredStrategy`) are each given
+    the same batches, and the same directory: the chief alone writes there.
     What callbacks remember is not in a checkpoint. Under Keras 2, call
     `tf_keras.backend.experimental.enable_tf_random_generator()` before layers
     like `Dropout` are made, or their random state cannot be saved. If a
@@ -186,7 +190,14 @@ class Trainer:
         model = self.model
         with model.distribute_strategy.scope():
             num_batches = _count_batches(data)
-            batches = self._begin(data)
+            if validation_data is not None:
+                check_workers(
+                    model,
+                    "evaluate",
+                    "Leave `validation_data` out, and evaluate the weights of "
+                    "a checkpoint in a process of its own.",
+                )
+            batches = self._begin(data, num_batches)
             update = tf.function(
                 self._update, input_signature=(data.element_spec,)
             )
@@ -249,7 +260,7 @@ class Trainer:
         model.distribute_strategy.run(train_step, (model, batch))
         return model.get_metrics_result()
 
-    def _begin(self, data: tf.data.Dataset) -> Iterator[Any]:
+    def _begin(self, data: tf.data.Dataset, num_batches: int) -> Iterator[Any]:
         """Builds what is not built, and reads the newest checkpoint."""
         if not self._is_built:
             build_for_training(self.model, next(iter(data)))
@@ -265,6 +276,10 @@ class Trainer:
                 self._progress,
             )
             self._checkpoints.restore()
+            check_same_update(
+                self.model,
+                self._progress.epoch * num_batches + self._progress.step,
+            )
         return batches
 
     def _save_within_epoch(self, num_batches: int) -> None:

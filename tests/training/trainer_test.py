@@ -1,8 +1,6 @@
 import contextlib
 import csv
 import os
-import resource
-import signal
 
 import numpy as np
 import pytest
@@ -21,6 +19,7 @@ from keras_comet import TopKGate
 from keras_comet import Trainer
 from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
+from tests.helpers import largest_file
 from tests.helpers import rows
 
 X = rows(22, 3)
@@ -399,19 +398,6 @@ def test_learning_rate_and_reports_are_resumed(tmp_path):
     model, second = train(2)
     assert float(model.optimizer.learning_rate) == 0.125
     assert first.reports == second.reports != {}
-
-
-@contextlib.contextmanager
-def largest_file(size):
-    """Lets the disk seem full: longer files cannot be written."""
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.mark.usefixtures("eager")
