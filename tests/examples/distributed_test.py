@@ -34,7 +34,7 @@ def run_together(directory, *arguments):
         for index, output in enumerate(outputs)
     ]
     try:
-        assert [each.wait(timeout=300) for each in processes] == [0, 0]
+        assert [each.wait(timeout=900) for each in processes] == [0, 0]
     finally:
         for each in processes:
             each.kill()
