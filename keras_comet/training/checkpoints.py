@@ -114,6 +114,8 @@ class Checkpoints:
             iterator=iterator,
             progress=_SavedProgress(progress),
         )
+        # The first save would make it, which all workers have to do at once.
+        _ = self._checkpoint.save_counter
         self._manager = tf.train.CheckpointManager(
             self._checkpoint,
             os.fspath(directory),
