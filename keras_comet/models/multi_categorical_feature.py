@@ -87,17 +87,36 @@ class MultiCategoricalFeature(MultiIdFeature):
         self.combiner = combiner
         self.weights_name = weights_name
 
-    def pool(
-        self, embeddings: tf.Tensor, is_id: tf.Tensor, weights: Any
+    def call(
+        self,
+        ids: tf.Tensor,
+        weights: tf.Tensor | None = None,
+        training: bool | None = None,
     ) -> tf.Tensor:
-        counted = tf.cast(is_id, embeddings.dtype)[..., tf.newaxis]
+        embeddings, is_id = self.embed_rows(ids, training)
+        counted = tf.cast(is_id, embeddings.dtype)
         if weights is not None:
-            counted *= tf.cast(weights, counted.dtype)[..., tf.newaxis]
+            weights = self._as_weights(weights, is_id.shape)
+            counted *= tf.cast(weights, counted.dtype)
+        counted = counted[..., tf.newaxis]
         # (batch, length, embedding_dim) to (batch, embedding_dim)
         combined = tf.reduce_sum(embeddings * counted, axis=1)
         if self.combiner == "sum":
             return combined
         return tf.math.divide_no_nan(combined, tf.reduce_sum(counted, axis=1))
+
+    def _as_weights(self, weights: Any, shape: tf.TensorShape) -> tf.Tensor:
+        """Returns weights in float32, of the shape of the ids."""
+        if isinstance(weights, tf.RaggedTensor):
+            weights = weights.to_tensor()
+        weights = tf.cast(weights, tf.float32)
+        if not weights.shape.is_compatible_with(shape):
+            raise ValueError(
+                f"{self.title} takes one weight for each id. Expected: shape "
+                f"{tuple(shape)}. Received: {tuple(weights.shape)}"
+            )
+        # A graph may know less of the shapes.
+        return tf.ensure_shape(weights, shape)
 
     def get_config(self) -> dict[str, Any]:
         return {

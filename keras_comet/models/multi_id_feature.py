@@ -10,7 +10,7 @@ from keras_comet.models.vocabulary_feature import VocabularyFeature
 class MultiIdFeature(VocabularyFeature):
     """Embeds the ids of each row, and tells them from padding.
 
-    A subclass combines the embeddings of a row in `pool`.
+    A subclass combines what `embed_rows` returns.
 
     Args:
         *args: what a `VocabularyFeature` takes.
@@ -44,12 +44,19 @@ class MultiIdFeature(VocabularyFeature):
             [None, None], tf.string if self.has_strings else tf.int64
         )
 
-    def call(
-        self,
-        ids: tf.Tensor,
-        weights: tf.Tensor | None = None,
-        training: bool | None = None,
-    ) -> tf.Tensor:
+    def embed_rows(
+        self, ids: Any, training: bool | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Embeds the ids of each row, padding among them.
+
+        Args:
+            ids: tensor `(batch, length)` or `RaggedTensor`.
+            training: bool.
+
+        Returns:
+            Embeddings `(batch, length, embedding_dim)`, and a bool tensor
+            `(batch, length)`, false for padding.
+        """
         if isinstance(ids, tf.RaggedTensor):
             self.as_ids(ids.flat_values, self.has_strings)
             ids = ids.to_tensor(tf.cast(self.padding_value, ids.dtype))
@@ -62,38 +69,7 @@ class MultiIdFeature(VocabularyFeature):
             )
         ids = self.as_ids(ids, self.has_strings)
         is_id = ids != tf.constant(self.padding_value, ids.dtype)
-        embeddings = self.embed(self.find_indices(ids), training)
-        return self.pool(embeddings, is_id, self._as_weights(weights, ids))
-
-    def _as_weights(self, weights: Any, ids: tf.Tensor) -> tf.Tensor | None:
-        """Returns weights of the shape of the ids."""
-        if weights is None:
-            return None
-        if isinstance(weights, tf.RaggedTensor):
-            weights = weights.to_tensor()
-        weights = tf.cast(weights, tf.float32)
-        if not weights.shape.is_compatible_with(ids.shape):
-            raise ValueError(
-                f"{self.title} takes one weight for each id. Expected: shape "
-                f"{tuple(ids.shape)}. Received: {tuple(weights.shape)}"
-            )
-        # A graph may know less of the shapes.
-        return tf.ensure_shape(weights, ids.shape)
-
-    def pool(
-        self, embeddings: tf.Tensor, is_id: tf.Tensor, weights: Any
-    ) -> tf.Tensor:
-        """Combines the embeddings of each row.
-
-        Args:
-            embeddings: tensor `(batch, length, embedding_dim)`.
-            is_id: bool tensor `(batch, length)`, false for padding.
-            weights: float32 tensor `(batch, length)`, or `None`.
-
-        Returns:
-            A tensor `(batch, embedding_dim)`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must have `pool`.")
+        return self.embed(self.find_indices(ids), training), is_id
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "padding_value": self.padding_value}

@@ -107,9 +107,19 @@ class SequenceFeature(MultiIdFeature):
             )
         super().build(input_shape)
 
-    def pool(
-        self, embeddings: tf.Tensor, is_id: tf.Tensor, weights: Any = None
-    ) -> tf.Tensor:
+    def call(self, ids: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        return self.pool(*self.embed_rows(ids, training))
+
+    def pool(self, embeddings: tf.Tensor, is_id: tf.Tensor) -> tf.Tensor:
+        """Combines the embeddings of each row.
+
+        Args:
+            embeddings: tensor `(batch, length, embedding_dim)`.
+            is_id: bool tensor `(batch, length)`, false for padding.
+
+        Returns:
+            A tensor `(batch, embedding_dim)`.
+        """
         # (batch, length): the number of ids that come later in the row.
         age = tf.cumsum(
             tf.cast(is_id, tf.int32), axis=1, exclusive=True, reverse=True
