@@ -3,6 +3,7 @@
 # First, as what it says when no Keras can be had is clear.
 from keras_comet import _keras  # noqa: F401
 from keras_comet import datasets
+from keras_comet import tuning
 from keras_comet._version import __version__
 from keras_comet.analysis import expert_similarity
 from keras_comet.analysis import routing_ablation
@@ -75,5 +76,6 @@ __all__ = [
     "routing_ablation",
     "routing_statistics",
     "routing_weights",
+    "tuning",
     "upcycle",
 ]

@@ -15,7 +15,7 @@ import keras_comet
 FILE = pathlib.Path(__file__).with_name("public_api.txt")
 COMMAND = "python -m tests.public_api_test"
 # Parts whose own names are public, besides those of keras_comet itself.
-PARTS = ("analysis", "datasets", "testing")
+PARTS = ("analysis", "datasets", "testing", "tuning")
 ALSO = {"gates.LinearGate"}
 
 

@@ -47,6 +47,7 @@ ALLOWED = {
         "layers.multi_gate_mixture_of_experts",
     },
     "testing": {"gates.base", "gates.expert_permutation"},
+    "tuning": {"analysis.figures"},
 }
 
 
