@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
+import functools
 import importlib
-import multiprocessing
-import os
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+from typing import Any
 
 from studies.protocol import Run
 from studies.protocol import final_records
@@ -22,11 +20,15 @@ from studies.records import Record
 from studies.records import append_record
 from studies.records import read_records
 from studies.table import to_markdown
+from studies.trial_table import trials_to_markdown
+from studies.trials import Trial
+from studies.trials import remaining_trials
+from studies.workers import run_jobs
 
 if TYPE_CHECKING:
     from studies.study import Study
 
-_RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results"
 
 
 def run_command(study: Study, arguments: Sequence[str] | None = None) -> None:
@@ -37,7 +39,14 @@ def run_command(study: Study, arguments: Sequence[str] | None = None) -> None:
         arguments: list of str. Defaults to `None`: those of the process.
     """
     parser = argparse.ArgumentParser(prog=f"python -m studies {study.name}")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--seeds", type=int, default=5, help="of each arm at its best rate"
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        help="random search, with so many of each arm, in place of seeds",
+    )
     parser.add_argument(
         "--arms", help="names, with commas; all of them if left out"
     )
@@ -50,21 +59,30 @@ def run_command(study: Study, arguments: Sequence[str] | None = None) -> None:
         "--table", action="store_true", help="no training, only the table"
     )
     args = parser.parse_args(arguments)
-    arms = args.arms.split(",") if args.arms else list(study.arms)
-    unknown = [arm for arm in arms if arm not in study.arms]
+    known = study.arms if args.trials is None else study.tuned_arms
+    arms = args.arms.split(",") if args.arms else list(known)
+    unknown = [arm for arm in arms if arm not in known]
     if unknown:
-        parser.error(f"arms {unknown} are not among {list(study.arms)}")
-    path = args.csv or _RESULTS / f"{study.name}.csv"
-    if args.smoke and not args.csv:
-        path = Path(tempfile.mkdtemp()) / f"{study.name}.csv"
+        parser.error(f"arms {unknown} are not among {list(known)}")
+    folder = Path(tempfile.mkdtemp()) if args.smoke else RESULTS
+    if args.trials is not None:
+        path = args.csv or folder / f"{study.name}_trials.csv"
+        if not args.table:
+            run_trials(
+                study, arms, path, args.trials, args.processes, args.smoke
+            )
+        trials = read_records(path, Trial)
+        print(trials_to_markdown(trials, study.score))
+        return
+    path = args.csv or folder / f"{study.name}.csv"
     if args.smoke:
         runs = [Run(arm, 1e-3, 0) for arm in arms]
         run_all(runs, study, path, args.processes, smoke=True)
-        groups = {each.arm: [each] for each in read_records(path)}
+        groups = {each.arm: [each] for each in read_records(path, Record)}
     else:
         if not args.table:
             run_study(study, arms, path, args.seeds, args.processes)
-        groups = final_records(read_records(path), study.first_steps)
+        groups = final_records(read_records(path, Record), study.first_steps)
     print(to_markdown(groups, study.score))
 
 
@@ -84,15 +102,12 @@ def run_study(
         num_seeds: int. Seeds for each arm at its best rate.
         num_processes: int. Runs side by side.
     """
-    _run(
-        lambda: remaining_runs(
-            arms, read_records(path), num_seeds, study.first_steps
-        ),
-        study,
-        path,
-        num_processes,
-        smoke=False,
-    )
+
+    def remaining() -> list[Run]:
+        records = read_records(path, Record)
+        return remaining_runs(arms, records, num_seeds, study.first_steps)
+
+    _run("train", remaining, study, path, num_processes, smoke=False)
 
 
 def run_all(
@@ -115,75 +130,74 @@ def run_all(
     def remaining() -> list[Run]:
         done = {
             Run(each.arm, each.learning_rate, each.seed)
-            for each in read_records(path)
+            for each in read_records(path, Record)
         }
         return [run for run in runs if run not in done]
 
-    _run(remaining, study, path, num_processes, smoke)
+    _run("train", remaining, study, path, num_processes, smoke)
+
+
+def run_trials(
+    study: Study,
+    arms: Sequence[str],
+    path: Path,
+    num_trials: int,
+    num_processes: int,
+    smoke: bool,
+) -> None:
+    """Runs the trials that the records lack.
+
+    Args:
+        study: `Study`.
+        arms: list of str.
+        path: Path of the CSV file.
+        num_trials: int. Of each arm.
+        num_processes: int. Trials side by side.
+        smoke: bool. Whether to train two epochs on little data.
+    """
+    _run(
+        "train_trial",
+        lambda: remaining_trials(arms, read_records(path, Trial), num_trials),
+        study,
+        path,
+        num_processes,
+        smoke,
+    )
 
 
 def _run(
-    remaining: Callable[[], list[Run]],
+    function: str,
+    remaining: Callable[[], Sequence[Any]],
     study: Study,
     path: Path,
     num_processes: int,
     smoke: bool,
 ) -> None:
-    """Runs the most urgent ones, and asks again after each of them."""
+    """Runs jobs by a function of `studies.training`, which it names."""
+
+    def finish(job: Any, record: Any) -> None:
+        append_record(path, record)
+        name = ", ".join(map(str, job))
+        print(
+            f"{name}: validation {record.validation_loss:.4f}, "
+            f"{record.epochs} epochs, {record.seconds:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    work = functools.partial(_train_named, function, study.name, smoke)
     if num_processes == 1:
-        from studies.training import train
-
-        while runs := remaining():
-            _finish(path, train(study, runs[0], smoke))
-        return
-    with concurrent.futures.ProcessPoolExecutor(
-        num_processes,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_end_with_parent,
-    ) as pool:
-        in_flight: dict[concurrent.futures.Future[Record], Run] = {}
-        while True:
-            for run in remaining():
-                if len(in_flight) == num_processes:
-                    break
-                if run not in in_flight.values():
-                    future = pool.submit(_train, study.name, run, smoke)
-                    in_flight[future] = run
-            if not in_flight:
-                return
-            finished, _ = concurrent.futures.wait(
-                in_flight, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in finished:
-                del in_flight[future]
-                _finish(path, future.result())
+        work = functools.partial(_train, function, study, smoke)
+    run_jobs(remaining, work, finish, num_processes)
 
 
-def _finish(path: Path, record: Record) -> None:
-    append_record(path, record)
-    print(
-        f"{record.arm} at {record.learning_rate:g}, seed {record.seed}: "
-        f"validation {record.validation_loss:.4f}, {record.epochs} epochs, "
-        f"{record.seconds:.0f} s",
-        file=sys.stderr,
-        flush=True,
-    )
+def _train(function: str, study: Study, smoke: bool, job: Any) -> Any:
+    # Imports TensorFlow, which a table does without.
+    training = importlib.import_module("studies.training")
+    return getattr(training, function)(study, job, smoke)
 
 
-def _train(name: str, run: Run, smoke: bool) -> Record:
+def _train_named(function: str, name: str, smoke: bool, job: Any) -> Any:
     """Trains in another process, which imports the study by its name."""
-    from studies.training import train
-
-    return train(importlib.import_module(f"studies.{name}").STUDY, run, smoke)
-
-
-def _end_with_parent() -> None:
-    """Ends a worker whose parent was killed, which would wait forever."""
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+    study = importlib.import_module(f"studies.{name}").STUDY
+    return _train(function, study, smoke, job)

@@ -13,6 +13,7 @@ from studies.study import Arm
 from studies.study import Models
 from studies.study import Objective
 from studies.study import Study
+from studies.tuned_arms import tuned_arms
 
 NUM_EXPERTS = 8
 _TRAIN_ROWS = 30_000
@@ -77,6 +78,7 @@ STUDY = Study(
     make_models=make_models,
     objectives=[Objective("label", "classes")],
     arms=gate_arms(NUM_EXPERTS),
+    tuned_arms=tuned_arms(NUM_EXPERTS),
     first_steps=(-1, 0),
 )
 

@@ -16,6 +16,7 @@ from studies.study import Arm
 from studies.study import Models
 from studies.study import Objective
 from studies.study import Study
+from studies.tuned_arms import tuned_arms
 
 _OBJECTIVES = (
     Objective("watch", "binary", 0.9),
@@ -57,6 +58,7 @@ STUDY = Study(
     make_models=make_models,
     objectives=_OBJECTIVES,
     arms=gate_arms(16, deviation_scale=0.03, several_tasks=True, has_ids=True),
+    tuned_arms=tuned_arms(16, several_tasks=True, has_ids=True),
     first_steps=(-1, 0),
     batch_size=512,
 )

@@ -17,6 +17,7 @@ from studies.study import Arm
 from studies.study import Models
 from studies.study import Objective
 from studies.study import Study
+from studies.tuned_arms import tuned_arms
 
 NUM_EXPERTS = 8
 K = 2
@@ -128,6 +129,7 @@ STUDY = Study(
     make_models=make_models,
     objectives=_OBJECTIVES,
     arms=gate_arms(NUM_EXPERTS, k=K, several_tasks=True, has_ids=True),
+    tuned_arms=tuned_arms(NUM_EXPERTS, k=K, several_tasks=True, has_ids=True),
     first_steps=(0, 1),
     k=K,
     agreement=agreement,

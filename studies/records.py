@@ -8,6 +8,7 @@ import io
 import os
 from pathlib import Path
 from typing import Any
+from typing import TypeVar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +50,11 @@ class Record:
     agreement: float = float("nan")
 
 
-_FIELDS = {field.name: field.type for field in dataclasses.fields(Record)}
 _PARSERS = {"str": str, "int": int, "float": float}
+_Kind = TypeVar("_Kind")
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: Path, kind: type[_Kind]) -> list[_Kind]:
     """Reads the finished runs.
 
     A last line without an end, from a process killed while it wrote, is no
@@ -61,23 +62,25 @@ def read_records(path: Path) -> list[Record]:
 
     Args:
         path: Path of the CSV file, which need not exist.
+        kind: dataclass of the records, `Record` or `Trial`.
 
     Returns:
-        A list of `Record`.
+        A list of records.
     """
     if not path.exists():
         return []
     complete = path.read_text().rpartition("\n")[0]
-    return [_parse(row) for row in csv.DictReader(io.StringIO(complete))]
+    return [_parse(row, kind) for row in csv.DictReader(io.StringIO(complete))]
 
 
-def append_record(path: Path, record: Record) -> None:
+def append_record(path: Path, record: Any) -> None:
     """Adds a line, so that it is on disk when this returns.
 
     Args:
         path: Path of the CSV file, which is made if need be.
-        record: `Record`.
+        record: `Record` or `Trial`.
     """
+    names = [field.name for field in dataclasses.fields(record)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         file.seek(0)
@@ -86,18 +89,18 @@ def append_record(path: Path, record: Record) -> None:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if not size:
-            writer.writerow(_FIELDS)
-        writer.writerow(_format(getattr(record, name)) for name in _FIELDS)
+            writer.writerow(names)
+        writer.writerow(_format(getattr(record, name)) for name in names)
         file.write(text.getvalue().encode())
         file.flush()
         os.fsync(file.fileno())
 
 
-def _parse(row: dict[str, str]) -> Record:
-    return Record(
+def _parse(row: dict[str, str], kind: type[_Kind]) -> _Kind:
+    return kind(
         **{
-            name: _PARSERS[str(kind)](row[name])
-            for name, kind in _FIELDS.items()
+            field.name: _PARSERS[str(field.type)](row[field.name])
+            for field in dataclasses.fields(kind)
         }
     )
 

@@ -28,10 +28,29 @@ def total_loss(
     Returns:
         The loss.
     """
-    return sum(
-        each.weight * _loss(each, labels[each.task], predictions[each.task])
+    losses = task_losses(objectives, labels, predictions)
+    return sum(each.weight * losses[each.task] for each in objectives)
+
+
+def task_losses(
+    objectives: Sequence[Objective],
+    labels: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
+) -> dict[str, float]:
+    """Computes the mean loss of each task, without its weight.
+
+    Args:
+        objectives: list of `Objective`.
+        labels: dict from task to array `(rows,)`.
+        predictions: dict from task to array `(rows, units)`.
+
+    Returns:
+        A dict from task to loss.
+    """
+    return {
+        each.task: _loss(each, labels[each.task], predictions[each.task])
         for each in objectives
-    )
+    }
 
 
 def score(

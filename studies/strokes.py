@@ -11,6 +11,7 @@ from studies.study import Arm
 from studies.study import Models
 from studies.study import Objective
 from studies.study import Study
+from studies.tuned_arms import tuned_arms
 
 NUM_EXPERTS = 8
 
@@ -51,6 +52,7 @@ STUDY = Study(
     make_models=make_models,
     objectives=[Objective("shape", "classes")],
     arms=gate_arms(NUM_EXPERTS, deviation_scale=1.0),
+    tuned_arms=tuned_arms(NUM_EXPERTS),
     first_steps=(0, 1, 2),
 )
 

@@ -13,6 +13,7 @@ import keras
 
 import keras_comet
 from keras_comet import datasets
+from studies.search_space import Setting
 
 # By the tasks that each model predicts: one for all, or one for each.
 Models = dict[tuple[str, ...], keras.Model]
@@ -55,6 +56,8 @@ class Arm:
             Defaults to one that makes none.
         counts_from: int. First epoch after which weights may count as the
             best, as the cap holds. Defaults to `1`.
+        search_epochs: int. Epochs during which local search is on. Defaults
+            to `0`.
     """
 
     num_experts: int
@@ -65,6 +68,20 @@ class Arm:
     task_experts: int = 0
     make_callbacks: Callable[[], list[keras.callbacks.Callback]] = list
     counts_from: int = 1
+    search_epochs: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TunedArm:
+    """An arm of a random search.
+
+    Args:
+        tuned: names of the fields of `Setting` that are drawn.
+        make: function of a `Setting` that returns an `Arm`.
+    """
+
+    tuned: tuple[str, ...]
+    make: Callable[[Setting], Arm]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +96,7 @@ class Study:
             not compiled, that give a dict from task to predictions.
         objectives: list of `Objective`; the score is the first one's.
         arms: dict from name to `Arm`.
+        tuned_arms: dict from name to `TunedArm`, for the random search.
         first_steps: tuple of int. Steps of the grid of rates to begin with.
             Defaults to `(-1, 0, 1)`.
         k: int. Number of experts a row that "within k" is about. Defaults to
@@ -95,6 +113,7 @@ class Study:
     make_models: Callable[[datasets.MultitaskDataset, Arm], Models]
     objectives: Sequence[Objective]
     arms: Mapping[str, Arm]
+    tuned_arms: Mapping[str, TunedArm]
     first_steps: tuple[int, ...] = (-1, 0, 1)
     k: int = 2
     batch_size: int = 256

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import time
@@ -18,13 +19,20 @@ from keras_comet import datasets
 from studies.protocol import Run
 from studies.records import Record
 from studies.scores import score
+from studies.scores import task_losses
 from studies.scores import total_loss
+from studies.search_space import draw_setting
+from studies.study import Arm
 from studies.study import Objective
 from studies.study import Study
+from studies.trials import Trial
+from studies.trials import TrialRun
 
 PATIENCE = 5
 _STEPS_PER_EXECUTION = 5  # a CardinalityTarget acts after so many
 _ROWS_AT_A_TIME = 2048  # of what is not training
+_SEARCH_ROWS = 1024  # of a batch that a search looks at
+_SEARCHES_PER_EPOCH = 2
 
 _KERAS_LOSSES = {
     "classes": "sparse_categorical_crossentropy",
@@ -79,8 +87,26 @@ class BestWeights(keras.callbacks.Callback):
             self.model.set_weights(self._weights)
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a training came to: see `Record` and `Trial`."""
+
+    validation_loss: float
+    test_loss: float
+    validation_losses: dict[str, float]
+    test_losses: dict[str, float]
+    score: float
+    cardinality: float
+    within_k: float
+    dead_experts: int
+    seconds: float
+    epochs: int
+    best_epoch: int
+    agreement: float
+
+
 def train(study: Study, run: Run, smoke: bool = False) -> Record:
-    """Trains one arm, and reads the test rows once.
+    """Trains one arm at one learning rate, on the data of the seed.
 
     Args:
         study: `Study`.
@@ -91,29 +117,104 @@ def train(study: Study, run: Run, smoke: bool = False) -> Record:
     Returns:
         The `Record`.
     """
-    arm = study.arms[run.arm]
-    data = _load(study, run.seed, smoke)
+    outcome = train_arm(
+        study,
+        study.arms[run.arm],
+        _load(study, run.seed, smoke),
+        run.learning_rate,
+        run.seed,
+        smoke,
+    )
+    shared = {field.name for field in dataclasses.fields(Record)}
+    values = vars(outcome).items()
+    return Record(
+        study.name, *run, **{n: value for n, value in values if n in shared}
+    )
+
+
+def train_trial(study: Study, run: TrialRun, smoke: bool = False) -> Trial:
+    """Trains one arm with the settings of a trial, on the data of seed 0.
+
+    Args:
+        study: `Study`.
+        run: `TrialRun`.
+        smoke: bool. Whether to train two epochs on little data. Defaults to
+            `False`.
+
+    Returns:
+        The `Trial`.
+    """
+    arm = study.tuned_arms[run.arm]
+    setting = draw_setting(arm.tuned, run.number)
+    outcome = train_arm(
+        study,
+        arm.make(setting),
+        _load(study, 0, smoke),
+        setting.learning_rate,
+        run.number,
+        smoke,
+    )
+    values = vars(outcome) | {
+        name: _by_task(getattr(outcome, name))
+        for name in ("validation_losses", "test_losses")
+    }
+    del values["agreement"]
+    return Trial(study.name, *run, *setting, **values)
+
+
+def train_arm(
+    study: Study,
+    arm: Arm,
+    data: datasets.MultitaskDataset,
+    learning_rate: float,
+    seed: int,
+    smoke: bool,
+) -> Outcome:
+    """Trains until validation stops, and reads the test rows once.
+
+    Args:
+        study: `Study`.
+        arm: `Arm`.
+        data: what `study.load` returned.
+        learning_rate: float.
+        seed: int. Of the weights and of the order of the rows.
+        smoke: bool. Whether to train two epochs.
+
+    Returns:
+        The `Outcome`.
+    """
     keras.backend.clear_session()
     # The order of the batches depends on this seed too, and on it alone.
-    keras.utils.set_random_seed(run.seed)
+    keras.utils.set_random_seed(seed)
     models = study.make_models(data, arm)
     best = []
     begin = time.process_time()
     for tasks, model in models.items():
-        _compile(study, model, tasks, run.learning_rate)
+        rows = datasets.Split(
+            data.train.features,
+            {task: data.train.labels[task] for task in tasks},
+        )
+        steps = math.ceil(rows.num_rows / study.batch_size)
+        _compile(study, model, tasks, learning_rate, arm.search_epochs * steps)
         keep = BestWeights(
             functools.partial(_loss, study, tasks, model, data.validation),
             PATIENCE,
             arm.counts_from,
         )
-        rows = datasets.Split(
-            data.train.features,
-            {task: data.train.labels[task] for task in tasks},
-        )
+        callbacks = [*arm.make_callbacks(), keep]
+        if arm.search_epochs:
+            # Before `keep`, which keeps the permutations too.
+            callbacks.insert(
+                0,
+                keras_comet.LocalSearch(
+                    rows.batches(_SEARCH_ROWS),
+                    interval=max(steps // _SEARCHES_PER_EPOCH, 1),
+                ),
+            )
         model.fit(
-            rows.batches(study.batch_size, shuffle=True, seed=run.seed),
+            rows.batches(study.batch_size, shuffle=True, seed=seed),
             epochs=arm.counts_from + 1 if smoke else study.max_epochs,
-            callbacks=[*arm.make_callbacks(), keep],
+            callbacks=callbacks,
             shuffle=False,
             verbose=0,
         )
@@ -121,21 +222,25 @@ def train(study: Study, run: Run, smoke: bool = False) -> Record:
     seconds = time.process_time() - begin
 
     predictions = {}
+    validation_predictions = {}
     weights = {}
     for model in models.values():
+        validation_predictions |= _predict(model, data.validation.features)
         predictions |= _predict(model, data.test.features)
         weights |= _routing_weights(model, data.test.features)
     first = study.objectives[0]
     chosen = {label: each > 0.0 for label, each in weights.items()}
     used = np.any([each.any(axis=0) for each in chosen.values()], axis=0)
     counts = np.stack([each.sum(axis=-1) for each in chosen.values()])
-    return Record(
-        study=study.name,
-        arm=run.arm,
-        learning_rate=run.learning_rate,
-        seed=run.seed,
+    return Outcome(
         validation_loss=sum(each.loss for each in best),
         test_loss=total_loss(study.objectives, data.test.labels, predictions),
+        validation_losses=task_losses(
+            study.objectives, data.validation.labels, validation_predictions
+        ),
+        test_losses=task_losses(
+            study.objectives, data.test.labels, predictions
+        ),
         score=score(
             first, data.test.labels[first.task], predictions[first.task]
         ),
@@ -149,6 +254,10 @@ def train(study: Study, run: Run, smoke: bool = False) -> Record:
             study.agreement(data, weights) if study.agreement else math.nan
         ),
     )
+
+
+def _by_task(losses: Mapping[str, float]) -> str:
+    return " ".join(f"{task}={loss:.6g}" for task, loss in losses.items())
 
 
 @functools.lru_cache(maxsize=1)
@@ -169,8 +278,11 @@ def _compile(
     model: keras.Model,
     tasks: tuple[str, ...],
     learning_rate: float,
+    search_steps: int,
 ) -> None:
     optimizer = keras.optimizers.Adam(learning_rate)
+    if search_steps:
+        optimizer = keras_comet.LocalSearchOptimizer(optimizer, search_steps)
     if isinstance(model, keras_comet.MultiGateRecommender):
         model.compile(optimizer, steps_per_execution=_STEPS_PER_EXECUTION)
         return

@@ -6,12 +6,16 @@ import tensorflow as tf
 import keras_comet
 from keras_comet import datasets
 from studies.protocol import Run
+from studies.search_space import draw_setting
 from studies.study import Arm
 from studies.study import Objective
 from studies.study import Study
 from studies.training import BestWeights
 from studies.training import make_loss
 from studies.training import train
+from studies.training import train_trial
+from studies.trials import TrialRun
+from studies.tuned_arms import tuned_arms
 
 
 @pytest.fixture
@@ -48,7 +52,8 @@ def test_best_weights_survive_losses_that_are_not_numbers(line):
     assert keep.epoch == 1
 
 
-def test_train_fills_a_record():
+@pytest.fixture
+def toy():
     data = datasets.synthetic_multitask(200, num_features=4)
     columns = {
         name: datasets.Split({"x": split.features["x"]}, split.labels)
@@ -72,25 +77,54 @@ def test_train_fills_a_record():
         }
         return {("task_0", "task_1"): keras.Model({"x": x}, outputs)}
 
-    study = Study(
+    return Study(
         name="toy",
         load=lambda seed, smoke: datasets.MultitaskDataset(
             "toy", **columns, vocabularies={}
         ),
         make_models=make_models,
         objectives=[
-            Objective("task_0", "binary"),
+            Objective("task_0", "binary", 0.5),
             Objective("task_1", "regression", missing=float("nan")),
         ],
         arms={"top_k": Arm(4, lambda: keras_comet.TopKGate(4, k=3))},
-        batch_size=32,
+        tuned_arms=tuned_arms(4, k=3),
+        batch_size=16,
     )
-    record = train(study, Run("top_k", 1e-2, 1), smoke=True)
+
+
+def test_train_fills_a_record(toy):
+    record = train(toy, Run("top_k", 1e-2, 1), smoke=True)
     assert (record.study, record.arm, record.seed) == ("toy", "top_k", 1)
     assert record.epochs == 2
     assert 0.0 < record.test_loss < 4.0
     assert (record.cardinality, record.within_k) == (3.0, 0.0)
     assert 0 <= record.dead_experts <= 1
+
+
+def test_trial_searches_and_has_what_was_drawn(toy, monkeypatch):
+    searches = []
+    search = keras_comet.search.LocalSearchOptimizer.search
+    monkeypatch.setattr(
+        keras_comet.LocalSearchOptimizer,
+        "search",
+        lambda *args: searches.append(args) or search(*args),
+    )
+    trial = train_trial(toy, TrialRun("comet_search", 3), smoke=True)
+    tuned = toy.tuned_arms["comet_search"].tuned
+    assert trial.setting == draw_setting(tuned, 3)
+    assert (trial.study, trial.arm, trial.number) == ("toy", "comet_search", 3)
+    # Two epochs, both within the search, with two searches each.
+    assert trial.epochs == 2
+    assert len(searches) == 4
+    for total, of_tasks in (
+        (trial.validation_loss, trial.validation_losses),
+        (trial.test_loss, trial.test_losses),
+    ):
+        parts = dict(each.split("=") for each in of_tasks.split())
+        assert total == pytest.approx(
+            0.5 * float(parts["task_0"]) + float(parts["task_1"]), rel=1e-4
+        )
 
 
 def test_loss_of_missing_labels_is_a_mean_over_the_others():
