@@ -23,7 +23,7 @@ export TF_CPP_MIN_LOG_LEVEL = 2
 export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: demo data movielens census_income images
-.PHONY: test test-fast test-slow lint bench docs docs-serve dist clean
+.PHONY: test test-fast test-slow lint bench evidence docs docs-serve dist clean
 
 # The notices of TensorFlow's libraries would hide what the demo says.
 demo: export TF_CPP_MIN_LOG_LEVEL = 3
@@ -66,6 +66,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(BENCH_FLAGS)
+
+# Tables and plots of the studies, from studies/results; trains nothing.
+evidence: $(VENV)/.tune
+	$(BIN)/python -m studies evidence
 
 # Warnings are errors: a link that leads nowhere, a name without a docstring.
 docs: $(VENV)/.docs

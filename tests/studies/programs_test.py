@@ -8,7 +8,16 @@ from studies import planted
 
 
 @pytest.mark.parametrize(
-    "name", ["census", "images", "movielens", "planted", "strokes"]
+    "name",
+    [
+        "census",
+        "images",
+        "movielens",
+        "multi_fashion_mnist",
+        "multi_mnist",
+        "planted",
+        "strokes",
+    ],
 )
 def test_study_has_the_baselines(name):
     study = importlib.import_module(f"studies.{name}").STUDY
@@ -20,6 +29,11 @@ def test_study_has_the_baselines(name):
         # Two tasks: as many experts as the others have.
         assert arm.num_experts + arm.task_experts == plain.num_experts
         assert arm.make_gate().num_experts == arm.num_experts
+    paper = {"one", "softmax", "top_k", "dselect_k", "comet"}
+    assert paper <= set(study.tuned_arms)
+    assert set(study.tuned_arms) >= {
+        f"{gate}_search" for gate in ("top_k", "dselect_k", "comet")
+    }
     assert study.arms["one"].num_experts == 1
     assert study.arms["one"].width == study.k
 
