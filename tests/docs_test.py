@@ -1,6 +1,7 @@
 """The site and the front page lead where they say, without TensorFlow."""
 
 import ast
+import configparser
 import pathlib
 import re
 
@@ -97,3 +98,28 @@ def test_pages_and_theme_load_nothing_from_elsewhere():
     for path in DOCS.rglob("*.svg"):
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert "http" not in text, path.name
+
+
+def test_versions_are_the_same_on_the_page_and_in_the_metadata():
+    rows = re.findall(
+        r"^\| [\w ]+ \| (?:(tf_keras) )?([\d.]+) to ([\d.]+)",
+        (DOCS / "compatibility.md").read_text(),
+        re.M,
+    )
+    (_, *python), (_, *tensorflow), (_, *keras), (_, *tf_keras) = rows
+    newest = assigned(ROOT / "keras_comet" / "_versions.py", "NEWEST_TESTED")
+    assert newest == {
+        "tensorflow": tensorflow[1],
+        "keras": keras[1],
+        "tf_keras": tf_keras[1],
+    }
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    options, extras = setup["options"], setup["options.extras_require"]
+    required = options["install_requires"].split()
+    assert f"tensorflow>={tensorflow[0]}" in required
+    assert f"keras>={keras[0]}" in required
+    assert f"tf_keras>={tf_keras[0]}" in extras["recommenders"].split()
+    assert options["python_requires"] == f">={python[0]}"
+    listed = re.findall(r"3\.\d+", setup["metadata"]["classifiers"])
+    assert [listed[0], listed[-1]] == python
