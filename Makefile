@@ -25,7 +25,8 @@ export TF_CPP_MIN_LOG_LEVEL = 2
 export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: demo data movielens census_income images
-.PHONY: test test-fast test-slow test-versions lint bench docs docs-serve dist clean
+.PHONY: test test-fast test-slow test-versions lint bench notebooks docs
+.PHONY: docs-serve dist clean
 
 # The notices of TensorFlow's libraries would hide what the demo says.
 demo: export TF_CPP_MIN_LOG_LEVEL = 3
@@ -85,6 +86,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks $(BENCH_FLAGS)
+
+# Writes examples/*.ipynb, whose sources are the scripts beside them.
+notebooks: $(VENV)/.notebooks
+	$(BIN)/python .ci/notebooks.py examples
 
 # Warnings are errors: a link that leads nowhere, a name without a docstring.
 docs: $(VENV)/.docs
