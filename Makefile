@@ -11,6 +11,8 @@ BIN = $(VENV)/bin
 # Two processes take one test after the other, in the order of tests/cost.py;
 # what the tests of a file share is set up in one of them.
 TEST_FLAGS ?= --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+OLDEST_PYTHON ?= 3.10
+NEWEST_PYTHON ?= 3.13
 FAST = not slow and not subprocess and not network and not gpu
 
 # Where the loaders of keras_comet.datasets look.
@@ -23,7 +25,8 @@ export TF_CPP_MIN_LOG_LEVEL = 2
 export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: demo data movielens census_income images
-.PHONY: test test-fast test-slow lint bench evidence docs docs-serve dist clean
+.PHONY: test test-fast test-slow test-versions lint bench evidence notebooks
+.PHONY: docs docs-serve dist clean
 
 # The notices of TensorFlow's libraries would hide what the demo says.
 demo: export TF_CPP_MIN_LOG_LEVEL = 3
@@ -59,6 +62,23 @@ test-fast: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest $(TEST_FLAGS) -m "slow and not network and not gpu"
 
+# The fast tests on the oldest versions that setup.cfg allows, and on the newest
+# that there are, in environments of their own. uv downloads a Python that it
+# does not find; where it cannot, say `make test-versions OLDEST_PYTHON=PATH`.
+test-versions: $(VENV)-oldest/.test $(VENV)-newest/.test
+	$(VENV)-oldest/bin/python -m pytest $(TEST_FLAGS) -m "$(FAST)"
+	$(VENV)-newest/bin/python -m pytest $(TEST_FLAGS) -m "$(FAST)"
+
+$(VENV)-oldest/.test: PYTHON_RELEASE = $(OLDEST_PYTHON)
+$(VENV)-oldest/.test: RESOLUTION = lowest-direct
+$(VENV)-newest/.test: PYTHON_RELEASE = $(NEWEST_PYTHON)
+$(VENV)-newest/.test: RESOLUTION = highest
+$(VENV)-%/.test: setup.cfg pyproject.toml $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python "$(PYTHON_RELEASE)" $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D) \
+		--resolution $(RESOLUTION) --editable '.[test]'
+	touch $@
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -70,6 +90,10 @@ bench: $(VENV)/.bench
 # Tables and plots of the studies, from studies/results; trains nothing.
 evidence: $(VENV)/.tune
 	$(BIN)/python -m studies evidence
+
+# Writes examples/*.ipynb, whose sources are the scripts beside them.
+notebooks: $(VENV)/.notebooks
+	$(BIN)/python .ci/notebooks.py examples
 
 # Warnings are errors: a link that leads nowhere, a name without a docstring.
 docs: $(VENV)/.docs
@@ -87,7 +111,10 @@ dist: $(VENV)/.release
 	$(BIN)/twine check --strict dist/*
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info runs
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build dist site *.egg-info runs
+
+$(BIN)/uv: $(BIN)/python
+	$(BIN)/pip install --quiet 'uv>=0.9'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

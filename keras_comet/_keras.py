@@ -11,12 +11,14 @@ import os
 import zlib
 from typing import Any
 
+from keras_comet._versions import warn_if_newer
+
 try:
     import tensorflow as tf
 except ImportError as error:
     raise ImportError(
         "keras_comet needs TensorFlow, which cannot be imported here. "
-        "Install it with `pip install 'tensorflow>=2.21,<2.22'`."
+        "Install it with `pip install 'tensorflow>=2.18'`."
     ) from error
 
 __all__ = [
@@ -67,6 +69,8 @@ if keras.layers.Layer is not tf.keras.layers.Layer:
         f"tf.keras is not {keras.__name__} {keras.__version__}. Set the "
         "variable before TensorFlow is imported, in the whole process."
     )
+
+warn_if_newer({"tensorflow": tf.__version__, keras.__name__: keras.__version__})
 
 # What reading a config raises that does not say what is wrong with it.
 _UNREADABLE = (

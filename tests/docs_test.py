@@ -1,6 +1,7 @@
 """The site and the front page lead where they say, without TensorFlow."""
 
 import ast
+import configparser
 import pathlib
 import re
 
@@ -84,10 +85,17 @@ def test_functions_that_the_design_names_exist():
             assert re.search(rf"(def|class) {each}\b", text), (folder, each)
 
 
-def test_citation_names_the_version_of_the_package():
+def test_version_is_the_same_in_the_citation_the_changelog_and_the_readme():
     version = assigned(ROOT / "keras_comet" / "_version.py", "__version__")
+    newest = re.search(
+        r"^## (\d\S*) \((\d{4}-\d\d-\d\d)\)$",
+        (ROOT / "CHANGELOG.md").read_text(),
+        re.M,
+    )
     citation = (ROOT / "CITATION.cff").read_text()
-    assert f"\nversion: {version}\n" in citation
+    assert newest[1] == version
+    assert f"\nversion: {version}\ndate-released: {newest[2]}\n" in citation
+    assert f"\n**{version}** · " in (ROOT / "README.md").read_text()
 
 
 def test_pages_and_theme_load_nothing_from_elsewhere():
@@ -97,3 +105,31 @@ def test_pages_and_theme_load_nothing_from_elsewhere():
     for path in DOCS.rglob("*.svg"):
         text = path.read_text().replace("http://www.w3.org/2000/svg", "")
         assert "http" not in text, path.name
+
+
+def test_versions_it_runs_on_are_the_same_in_page_metadata_and_readme():
+    rows = re.findall(
+        r"^\| [\w ]+ \| (?:(tf_keras) )?([\d.]+) to ([\d.]+)",
+        (DOCS / "compatibility.md").read_text(),
+        re.M,
+    )
+    (_, *python), (_, *tensorflow), (_, *keras), (_, *tf_keras) = rows
+    newest = assigned(ROOT / "keras_comet" / "_versions.py", "NEWEST_TESTED")
+    assert newest == {
+        "tensorflow": tensorflow[1],
+        "keras": keras[1],
+        "tf_keras": tf_keras[1],
+    }
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    options, extras = setup["options"], setup["options.extras_require"]
+    required = options["install_requires"].split()
+    assert f"tensorflow>={tensorflow[0]}" in required
+    assert f"keras>={keras[0]}" in required
+    assert f"tf_keras>={tf_keras[0]}" in extras["recommenders"].split()
+    assert options["python_requires"] == f">={python[0]}"
+    readme = (ROOT / "README.md").read_text()
+    for oldest, newest in (python, tensorflow, keras):
+        assert f"{oldest} to {newest}" in readme
+    listed = re.findall(r"3\.\d+", setup["metadata"]["classifiers"])
+    assert [listed[0], listed[-1]] == python

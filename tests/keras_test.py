@@ -1,4 +1,4 @@
-"""Which Keras is chosen, and what is said when none can be."""
+"""Which Keras is chosen, and what is said when none can be, or is too new."""
 
 import json
 
@@ -34,8 +34,8 @@ x = np.linspace(-1, 1, 30, dtype="float32").reshape(5, 6)
 print(keras.__version__[0], np.asarray(model(x)).tolist())
 """
 
-# What goes wrong -> the environment, and what comes before the import.
-MISTAKES = {
+# A case -> the environment, and what comes before the import.
+CASES = {
     "no tensorflow": ({}, "sys.modules['tensorflow'] = None"),
     "no tf_keras": (
         {"TF_USE_LEGACY_KERAS": "1"},
@@ -46,6 +46,12 @@ MISTAKES = {
         "import tensorflow as tf; tf.keras.layers.Layer;"
         "os.environ['TF_USE_LEGACY_KERAS'] = '1'",
     ),
+    "newer": (
+        {},
+        "tensorflow.__version__ = '2.100.0-rc1';"
+        "import keras; keras.__version__ = '3.99.0'",
+    ),
+    "older": ({}, "tensorflow.__version__ = '2.9.3'"),
 }
 
 # Children of one process, as importing TensorFlow takes longest.
@@ -114,15 +120,15 @@ def test_another_backend_gives_a_clear_error(backend):
 
 
 @pytest.fixture(scope="module")
-def errors():
-    """What each mistake makes Python say, and the exit status after it."""
+def said():
+    """What each case makes Python say, and the exit status after it."""
     finished = run_script(
-        SCRIPT, json.dumps(list(MISTAKES.values())), TF_USE_LEGACY_KERAS="0"
+        SCRIPT, json.dumps(list(CASES.values())), TF_USE_LEGACY_KERAS="0"
     )
     assert finished.returncode == 0, finished.stderr
-    errors = finished.stderr.split("END\n")
-    assert errors.pop() == ""
-    return dict(zip(MISTAKES, errors, strict=True))
+    said = finished.stderr.split("END\n")
+    assert said.pop() == ""
+    return dict(zip(CASES, said, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -132,11 +138,23 @@ def errors():
         ("no tf_keras", "pip install tf_keras"),
     ],
 )
-def test_missing_package_gives_the_command(errors, mistake, remedy):
-    assert errors[mistake].endswith("\n1\n")
-    assert remedy in errors[mistake]
+def test_missing_package_gives_the_command(said, mistake, remedy):
+    assert said[mistake].endswith("\n1\n")
+    assert remedy in said[mistake]
 
 
-def test_environment_changed_too_late_gives_a_clear_error(errors):
-    assert errors["too late"].endswith("\n1\n")
-    assert "before TensorFlow is imported" in errors["too late"]
+def test_environment_changed_too_late_gives_a_clear_error(said):
+    assert said["too late"].endswith("\n1\n")
+    assert "before TensorFlow is imported" in said["too late"]
+
+
+def test_newer_versions_than_those_tested_give_one_warning(said):
+    assert said["newer"].endswith("\n0\n")
+    assert said["newer"].count("UserWarning: ") == 1
+    assert "tensorflow 2.100.0-rc1 and keras 3.99.0" in said["newer"]
+    # It points at the import of the package.
+    assert said["newer"].startswith("<string>:15: UserWarning")
+
+
+def test_versions_that_were_tested_give_no_warning(said):
+    assert said["older"] == "0\n"

@@ -34,7 +34,7 @@ def split_batches(data: Any, batch_size: int) -> Iterable[Any]:
         raise ValueError(
             f"`batch_size` must be at least 1. Received: {batch_size=}"
         )
-    num_rows = len(tf.nest.flatten(data)[0])
+    num_rows = tf.nest.flatten(data)[0].shape[0]
     return [
         tf.nest.map_structure(
             lambda array, start=start: array[start : start + batch_size], data
@@ -45,7 +45,14 @@ def split_batches(data: Any, batch_size: int) -> Iterable[Any]:
 
 def to_tensors(arrays: Any) -> Any:
     """Turns arrays, in any structure, into tensors."""
-    return tf.nest.map_structure(tf.convert_to_tensor, arrays)
+    return tf.nest.map_structure(
+        lambda each: (
+            each
+            if isinstance(each, tf.RaggedTensor)
+            else tf.convert_to_tensor(each)
+        ),
+        arrays,
+    )
 
 
 def first_inputs(inputs: Any) -> Any:

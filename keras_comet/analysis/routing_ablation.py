@@ -54,7 +54,8 @@ def routing_ablation(
             included.
         data: `tf.data.Dataset` of batches `(x, y)` or `(x, y,
             sample_weight)`, at least two; or such a tuple of arrays, or of
-            dicts, lists and tuples of arrays.
+            dicts, lists and tuples of arrays; for a recommender, of what its
+            `fit` takes.
         batch_size: int. Rows to a batch of arrays. Defaults to `256`.
         seed: int. Seed of the shuffling. Defaults to `0`.
 
@@ -91,6 +92,8 @@ def routing_ablation(
             f"model {model.name!r}, which is not compiled. Call "
             "`model.compile` first."
         )
+    if isinstance(data, tuple) and hasattr(model, "convert_batch"):
+        data = model.convert_batch(data)
     batches = split_batches(data, batch_size)
     gates, sizes = _route(model, batches)
     with keep_metrics(model):

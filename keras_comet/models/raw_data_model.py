@@ -27,6 +27,18 @@ class RawDataModel(keras.Model):
             f"{type(self).__name__} must have `input_signature`."
         )
 
+    def convert_batch(self, batch: Any) -> Any:
+        """Converts a batch, or all data, to arrays and tensors.
+
+        Args:
+            batch: dict of inputs, or tuple of it, labels and sample weights,
+                in any form that `fit` takes.
+
+        Returns:
+            A tuple of as many.
+        """
+        return convert_batch(batch, self.input_signature)
+
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         inputs = convert_inputs(inputs, self.input_signature)
         return super().__call__(inputs, *args, **kwargs)
@@ -37,7 +49,7 @@ class RawDataModel(keras.Model):
         check_workers(self, "fit", "Use `keras_comet.Trainer`, which has.")
         data = kwargs.get("validation_data")
         if isinstance(data, (list, tuple)):
-            data = convert_batch(data, self.input_signature)
+            data = self.convert_batch(data)
         kwargs["validation_data"] = convert_data(data, self.input_signature)
         return super().fit(*self._convert(x, y, kwargs), *args, **kwargs)
 

@@ -170,6 +170,26 @@ def test_data_set_gives_what_arrays_give():
     )
 
 
+def test_columns_of_a_recommender_are_taken_as_fit_takes_them(eager):
+    columns = {
+        "tags": [["a", "b"], ["b"], [], ["c"]] * 3,
+        "user": ["ann", "bob", "cy", "dee"] * 3,
+    }
+    labels = {"click": [0, 1, 1] * 4, "stars": [None, 4.0, 2.5] * 4}
+    model = keras_comet.MultiGateRecommender.from_data(
+        columns, labels, num_experts=2, expert_units=4
+    )
+    model.compile("sgd")
+    report = keras_comet.routing_ablation(model, (columns, labels), 6)
+    losses = model.evaluate(
+        columns, labels, batch_size=6, verbose=0, return_dict=True
+    )
+    for task in labels:
+        assert report.gates[task].loss.mean == pytest.approx(
+            losses[f"{task}_loss"], rel=1e-5
+        )
+
+
 def test_a_gate_of_several_outputs_is_judged_by_the_whole_loss():
     gate = keras_comet.SoftmaxGate(3, name="gate")
     experts = [keras.layers.Dense(4, kernel_regularizer="l2") for _ in "abc"]
