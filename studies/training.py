@@ -23,6 +23,7 @@ from studies.scores import task_losses
 from studies.scores import total_loss
 from studies.search_space import draw_setting
 from studies.study import Arm
+from studies.study import Models
 from studies.study import Objective
 from studies.study import Study
 from studies.trials import Trial
@@ -50,7 +51,8 @@ class BestWeights(keras.callbacks.Callback):
     Args:
         validate: function that computes the validation loss.
         patience: int. Epochs without a smaller loss to stop after.
-        counts_from: int. First epoch whose weights count.
+        counts_from: int. First epoch whose weights count; 0 for those before
+            the training.
 
     Attributes:
         loss: float. The smallest loss so far.
@@ -69,6 +71,11 @@ class BestWeights(keras.callbacks.Callback):
         self.epoch = 0
         self.num_epochs = 0
         self._weights: list[np.ndarray] | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        if self.counts_from == 0:
+            self.loss = self.validate()
+            self._weights = self.model.get_weights()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.num_epochs = epoch + 1
@@ -170,7 +177,7 @@ def train_arm(
     seed: int,
     smoke: bool,
 ) -> Outcome:
-    """Trains until validation stops, and reads the test rows once.
+    """Makes the models of an arm and trains them: see `train_models`.
 
     Args:
         study: `Study`.
@@ -187,6 +194,32 @@ def train_arm(
     # The order of the batches depends on this seed too, and on it alone.
     keras.utils.set_random_seed(seed)
     models = study.make_models(data, arm)
+    return train_models(study, arm, models, data, learning_rate, seed, smoke)
+
+
+def train_models(
+    study: Study,
+    arm: Arm,
+    models: Models,
+    data: datasets.MultitaskDataset,
+    learning_rate: float,
+    seed: int,
+    smoke: bool,
+) -> Outcome:
+    """Trains until validation stops, and reads the test rows once.
+
+    Args:
+        study: `Study`.
+        arm: `Arm`. Its callbacks, search and first epoch that counts.
+        models: `Models`, which keep the best weights.
+        data: what `study.load` returned.
+        learning_rate: float.
+        seed: int. Of the order of the rows.
+        smoke: bool. Whether to train two epochs.
+
+    Returns:
+        The `Outcome`.
+    """
     best = []
     begin = time.process_time()
     for tasks, model in models.items():

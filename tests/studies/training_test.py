@@ -46,6 +46,16 @@ def test_best_weights_stop_and_come_back(line, counts_from, best, num_epochs):
     )
 
 
+def test_weights_before_the_training_may_be_the_best(line):
+    losses = iter([1.0, 2.0, 3.0])
+    keep = BestWeights(lambda: next(losses), patience=2, counts_from=0)
+    before = line.get_weights()[0].copy()
+    x = np.ones((4, 1))
+    line.fit(x, 3 * x, epochs=8, callbacks=[keep], verbose=0)
+    assert (keep.epoch, keep.num_epochs, keep.loss) == (0, 2, 1.0)
+    np.testing.assert_array_equal(line.get_weights()[0], before)
+
+
 def test_best_weights_survive_losses_that_are_not_numbers(line):
     keep = BestWeights(lambda: float("nan"), patience=1, counts_from=1)
     line.fit(np.ones((4, 1)), np.ones(4), callbacks=[keep], verbose=0)
