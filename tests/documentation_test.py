@@ -5,9 +5,9 @@ import re
 import textwrap
 
 import pytest
+import tensorflow as tf
 
 import keras_comet
-from keras_comet._keras import KERAS_3
 
 PACKAGE = pathlib.Path(keras_comet.__file__).parent
 DOCUMENTS = [
@@ -30,28 +30,23 @@ def examples():
         blocks = _BLOCK.findall(path.read_text())
         for index, (_, block) in enumerate(blocks):
             name = f"{path.relative_to(PACKAGE.parent)}-{index}"
-            yield pytest.param(textwrap.dedent(block), id=name)
+            # The guides train in a graph, which docstrings need not do too.
+            trains_eagerly = path.suffix == ".py" and ".fit(" in block
+            yield pytest.param(textwrap.dedent(block), trains_eagerly, id=name)
 
 
-@pytest.mark.parametrize("example", list(examples()))
-def test_example_runs(example):
-    if not KERAS_3:
-        example = re.sub(
-            r"^import keras$", "import tf_keras as keras", example, flags=re.M
-        )
+@pytest.mark.parametrize(("example", "trains_eagerly"), list(examples()))
+def test_example_runs(example, trains_eagerly, eager):
+    tf.config.run_functions_eagerly(trains_eagerly)
     loaders = ("movielens_100k(", "census_income(", "image_domains(")
-    needs_keras_3 = "SharedBaseExperts(" in example
-    if any(loader in example for loader in loaders) or (
-        needs_keras_3 and not KERAS_3
-    ):
-        # Downloads, and what Keras 2 lacks: checked for syntax alone.
+    if any(loader in example for loader in loaders):
+        # Downloads: checked for syntax alone.
         compile(example, "example", "exec")
     else:
         exec(compile(example, "example", "exec"), {})
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not KERAS_3, reason="it says `import keras`")
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.name)
 def test_guide_runs_from_its_beginning_to_its_end(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -7,7 +7,8 @@ import keras_comet
 from keras_comet._keras import keras
 from tests.helpers import rows
 
-NUM_EXPERTS = 5
+# Few, as a graph grows with them, and no power of two.
+NUM_EXPERTS = 3
 
 
 def dense():
@@ -92,9 +93,9 @@ def features_for(kind, batch=13):
 
 
 def routing_inputs_for(gate, batch=13):
-    # Ids 0 to 3 leave an expert idle.
+    # Ids 0 and 1 leave an expert idle.
     if gate == "hash":
-        return tf.constant(np.arange(batch) % 4)
+        return tf.constant(np.arange(batch) % 2)
     return tf.constant(rows(batch, 4, seed=1))
 
 

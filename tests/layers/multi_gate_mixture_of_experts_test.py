@@ -59,13 +59,10 @@ def test_dispatches_agree_on_gradients(kind, compiled):
     for dispatch in DISPATCHES:
         moe = keras_comet.MultiGateMixtureOfExperts(experts, gates, dispatch)
         moe((features, routing_inputs))
-        sources = [
-            features,
-            *routing_inputs.values(),
-            *variables(moe.trainable_weights),
-        ]
+        weights = variables(moe.trainable_weights)
 
-        def run(moe=moe, sources=sources):
+        # Arguments, as a graph has other tensors for those around it.
+        def run(features, routing_inputs, moe=moe, weights=weights):
             def loss():
                 outputs = moe((features, routing_inputs))
                 return tf.add_n(
@@ -75,9 +72,14 @@ def test_dispatches_agree_on_gradients(kind, compiled):
                     ]
                 )
 
+            sources = [features, *routing_inputs.values(), *weights]
             return gradients(loss, sources)
 
-        results.append((tf.function(run) if compiled else run)())
+        # What is expected needs no graph.
+        in_a_graph = compiled and dispatch != "dense"
+        results.append(
+            (tf.function(run) if in_a_graph else run)(features, routing_inputs)
+        )
     for value, found in results[1:]:
         np.testing.assert_allclose(value, results[0][0], rtol=1e-5)
         assert_gradients_close(found, results[0][1])
@@ -189,7 +191,7 @@ def test_gates_and_experts_of_one_mixture_can_be_given_to_another():
         ),
         (
             lambda: {"a": keras_comet.SoftmaxGate(4)},
-            "5 experts.*task 'a' with num_experts=4",
+            "3 experts.*task 'a' with num_experts=4",
         ),
         (lambda: {"a": keras.layers.Dense(5)}, "keras_comet.Gate.*task 'a'"),
     ],
@@ -205,7 +207,7 @@ def test_bad_gates_raise(gates, match):
     [
         ({"a": rows(2, 4), "c": rows(2, 4)}, r"\['a', 'b'\].*\['a', 'c'\]"),
         ({"a": rows(2, 4)}, r"\['a', 'b'\].*\['a'\]"),
-        ({"a": rows(2, 4), "b": rows(3, 4)}, r"start with.*\(3, 5\)"),
+        ({"a": rows(2, 4), "b": rows(3, 4)}, r"start with.*\(3, 3\)"),
         ({"a": rows(2, 4), "b": rows(2, 3, 4)}, "same axes"),
         (rows(4), "batch axis"),
     ],

@@ -131,7 +131,7 @@ def count_sorts(served):
 
 def test_export_has_the_cap_as_a_constant(tmp_path):
     inputs = keras.Input((6,), name="x")
-    moe = make_mixture()
+    moe = make_mixture("dense")
     _, weights = moe(inputs, return_routing_weights=True)
     model = keras.Model(inputs, weights)
     moe.union_cap.assign(3)
@@ -155,7 +155,7 @@ def test_local_search_finds_an_optimum_of_the_loss_under_the_cap():
         task: keras_comet.TopKGate(5, permutation=permutation) for task in TASKS
     }
     moe = keras_comet.MultiGateMixtureOfExperts(
-        [keras.layers.Dense(2) for _ in range(5)], gates
+        [keras.layers.Dense(2) for _ in range(5)], gates, "dense"
     )
     moe.build((None, 6))
     moe.union_cap.assign(2)

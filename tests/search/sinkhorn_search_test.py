@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 import keras_comet
-from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
 from keras_comet.gates.expert_permutation import nearest_permutations
 from tests.helpers import variables
@@ -50,7 +49,7 @@ def run(problem, steps, **kwargs):
     return np.array(path)
 
 
-@pytest.mark.parametrize("kind", KINDS if KERAS_3 else KINDS[-1:])
+@pytest.mark.parametrize("kind", KINDS)
 def test_planted_gap_is_closed_by_90_percent_in_the_median(kind):
     problem = Planted(kind, 16, 0, batch=128)
     optimizer = make_optimizer(150)

@@ -424,3 +424,9 @@ def test_layer_conforms(layer, check):
 @pytest.mark.parametrize("gate", GATES)
 def test_gate_conforms(gate, check):
     check(*GATES[gate])
+
+
+@pytest.mark.skipif(KERAS_3, reason="Keras 3 has stateless_call")
+def test_keras_2_is_told_what_to_use_for_a_base_of_any_layer():
+    with pytest.raises(ValueError, match="Use StackedDenseExperts"):
+        keras_comet.SharedBaseExperts(keras.layers.Dense(2), 3)
