@@ -21,6 +21,7 @@ experts that nobody uses may sit anywhere.
 
 import argparse
 import pathlib
+import warnings
 from collections.abc import Callable
 
 # Before anything that imports TensorFlow.
@@ -235,6 +236,8 @@ def main() -> None:
         default=pathlib.Path("runs/local_search"),
     )
     args = parser.parse_args()
+    # Keras warns that the data set, and not fit(), shuffles; so it does.
+    warnings.filterwarnings("ignore", message=".*shuffle=True.*")
     if args.smoke:
         args.num_experts, args.epochs, args.steps = 3, 1, 10
     args.output_dir.mkdir(parents=True, exist_ok=True)
