@@ -28,8 +28,10 @@ import json
 import os
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Before anything that imports TensorFlow.
+import quiet_tensorflow  # noqa: F401
 
+# isort: split
 import numpy as np
 import tensorflow as tf
 
@@ -49,6 +51,7 @@ def main() -> None:
     with strategy.scope():
         model = make_model(arguments.search_steps)
     batches = make_data(arguments.num_batches)
+    print(f"training on {strategy.num_replicas_in_sync} replicas")
     trainer = keras_comet.Trainer(
         model,
         search_data=batches,
@@ -66,7 +69,11 @@ def main() -> None:
             f"{report.loss_after:.5f}"
         )
     print(f"weights: {checksum(weights)}")
+    print("\nWhere to look: docs/guides/several_devices.md")
+    if arguments.checkpoint_dir is not None:
+        print(f"  {arguments.checkpoint_dir}, to resume from")
     if arguments.output is not None:
+        print(f"  {arguments.output}, losses and weights to compare")
         np.savez(
             arguments.output,
             *weights,

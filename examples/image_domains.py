@@ -19,12 +19,13 @@ cannot be had.
 """
 
 import argparse
-import os
 import pathlib
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Before anything that imports TensorFlow.
+import quiet_tensorflow  # noqa: F401
 
+# isort: split
 import keras
 import matplotlib
 import numpy as np
@@ -207,7 +208,6 @@ def plot_experts(
     figure.colorbar(shown, ax=usage, label="share of routing weight")
     figure.savefig(path, dpi=120)
     plt.close(figure)
-    print(f"\nPicture: {path}")
 
 
 def main() -> None:
@@ -261,11 +261,10 @@ def main() -> None:
     )
     [similarity] = keras_comet.expert_similarity(model, images[:256]).values()
     print(f"\nHow alike the experts are: {similarity.verdict}.")
-    plot_experts(
-        results[args.gate]["weights"],
-        data.test,
-        args.output_dir / "experts_by_class.png",
-    )
+    picture = args.output_dir / "experts_by_class.png"
+    plot_experts(results[args.gate]["weights"], data.test, picture)
+    print(f"\nWhere to look: {picture}")
+    print("  docs/guides/do_experts_pay.md, what to make of the numbers")
 
 
 if __name__ == "__main__":

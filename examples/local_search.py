@@ -20,12 +20,14 @@ experts that nobody uses may sit anywhere.
 """
 
 import argparse
-import os
 import pathlib
+import warnings
 from collections.abc import Callable
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Before anything that imports TensorFlow.
+import quiet_tensorflow  # noqa: F401
 
+# isort: split
 import keras
 import matplotlib
 import numpy as np
@@ -155,6 +157,7 @@ def rescue(
     Returns:
         The loss on test rows: trained, relabelled, searched.
     """
+    print(f"{gate}: training for {epochs} epochs")
     keras.utils.set_random_seed(seed)
     permutation = keras_comet.ExpertPermutation(num_experts)
     model = make_recommender(gate, data, permutation)
@@ -233,6 +236,8 @@ def main() -> None:
         default=pathlib.Path("runs/local_search"),
     )
     args = parser.parse_args()
+    # Keras warns that the data set, and not fit(), shuffles; so it does.
+    warnings.filterwarnings("ignore", message=".*shuffle=True.*")
     if args.smoke:
         args.num_experts, args.epochs, args.steps = 3, 1, 10
     args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -250,7 +255,8 @@ def main() -> None:
         cells = " | ".join(f"{value:.4f}" for value in values.values())
         print(f"| {gate} | {cells} |")
     plot(curve, losses, args.output_dir / "local_search.png")
-    print(f"\nPlot: {args.output_dir / 'local_search.png'}")
+    print(f"\nWhere to look: {args.output_dir / 'local_search.png'}")
+    print("  docs/guides/local_search.md, when a search helps and when not")
 
 
 if __name__ == "__main__":

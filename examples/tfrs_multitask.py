@@ -29,14 +29,16 @@ import shutil
 import subprocess
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 if os.environ.get("TF_USE_LEGACY_KERAS") not in ("1", "true", "True"):
     raise SystemExit(
         "TensorFlow Recommenders needs Keras 2. Set the variable before Python "
         "starts: TF_USE_LEGACY_KERAS=1 python examples/tfrs_multitask.py"
     )
 
+# Before anything that imports TensorFlow.
+import quiet_tensorflow  # noqa: F401
+
+# isort: split
 import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
@@ -196,6 +198,7 @@ def train(
     data: datasets.MultitaskDataset, args: argparse.Namespace
 ) -> Recommender:
     """Trains the model and prints its results."""
+    print(f"training on {data.name}")
     keras.utils.set_random_seed(args.seed)
     model = Recommender(data, args.num_experts, args.embedding_dim)
     model.compile(keras.optimizers.Adam(args.learning_rate))
@@ -312,6 +315,8 @@ def main() -> None:
         {name: values[:8] for name, values in data.test.features.items()},
         args.output_dir,
     )
+    print(f"\nWhere to look: {args.output_dir / 'ranking'}, the exported model")
+    print("  docs/guides/serving.md, how to serve it")
 
 
 if __name__ == "__main__":

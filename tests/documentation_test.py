@@ -1,4 +1,4 @@
-"""Every fenced example in the docstrings and in the README runs."""
+"""Every fenced example in docstrings, README and documentation runs."""
 
 import pathlib
 import re
@@ -10,18 +10,14 @@ import tensorflow as tf
 import keras_comet
 
 PACKAGE = pathlib.Path(keras_comet.__file__).parent
+DOCS = PACKAGE.parent / "docs"
+# Guides whose blocks go on from one to the next.
+PROGRAMS = [DOCS / "guides" / "your_own_data.md"]
 DOCUMENTS = [
     *sorted(PACKAGE.rglob("*.py")),
     PACKAGE.parent / "README.md",
-    PACKAGE.parent / "docs" / "guides" / "cardinality.md",
-    PACKAGE.parent / "docs" / "guides" / "choosing_a_gate.md",
-    PACKAGE.parent / "docs" / "guides" / "do_experts_pay.md",
-    PACKAGE.parent / "docs" / "guides" / "serving.md",
-    PACKAGE.parent / "docs" / "guides" / "watching_gates.md",
-    PACKAGE.parent / "docs" / "guides" / "your_own_gate.md",
+    *(path for path in sorted(DOCS.rglob("*.md")) if path not in PROGRAMS),
 ]
-# Guides whose blocks go on from one to the next.
-PROGRAMS = [PACKAGE.parent / "docs" / "guides" / "your_own_data.md"]
 _BLOCK = re.compile(r"^([ ]*)```python\n(.*?)^\1```", re.S | re.M)
 
 
