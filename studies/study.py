@@ -58,6 +58,8 @@ class Arm:
             best, as the cap holds. Defaults to `1`.
         search_epochs: int. Epochs during which local search is on. Defaults
             to `0`.
+        search_method: str. As in `LocalSearchOptimizer`. Defaults to
+            `"exchange"`.
     """
 
     num_experts: int
@@ -69,6 +71,7 @@ class Arm:
     make_callbacks: Callable[[], list[keras.callbacks.Callback]] = list
     counts_from: int = 1
     search_epochs: int = 0
+    search_method: str = "exchange"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -228,14 +228,19 @@ def train_models(
             {task: data.train.labels[task] for task in tasks},
         )
         steps = math.ceil(rows.num_rows / study.batch_size)
-        _compile(study, model, tasks, learning_rate, arm.search_epochs * steps)
+        optimizer = keras.optimizers.Adam(learning_rate)
+        if arm.search_epochs:
+            optimizer = keras_comet.LocalSearchOptimizer(
+                optimizer, arm.search_epochs * steps, arm.search_method
+            )
+        _compile(study, model, tasks, optimizer)
         keep = BestWeights(
             functools.partial(_loss, study, tasks, model, data.validation),
             PATIENCE,
             arm.counts_from,
         )
         callbacks = [*arm.make_callbacks(), keep]
-        if arm.search_epochs:
+        if arm.search_epochs and arm.search_method == "exchange":
             # Before `keep`, which keeps the permutations too.
             callbacks.insert(
                 0,
@@ -310,12 +315,8 @@ def _compile(
     study: Study,
     model: keras.Model,
     tasks: tuple[str, ...],
-    learning_rate: float,
-    search_steps: int,
+    optimizer: keras.optimizers.Optimizer,
 ) -> None:
-    optimizer = keras.optimizers.Adam(learning_rate)
-    if search_steps:
-        optimizer = keras_comet.LocalSearchOptimizer(optimizer, search_steps)
     if isinstance(model, keras_comet.MultiGateRecommender):
         model.compile(optimizer, steps_per_execution=_STEPS_PER_EXECUTION)
         return

@@ -16,7 +16,8 @@ from studies.trials import best_trials
 # The paper takes the best 5 % of 500.
 BEST_SHARE = 0.1
 
-SEARCH = "_search"
+# Ends of the names of arms with local search.
+_SEARCHES = ("search", "sinkhorn")
 
 
 def group_trials(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
@@ -110,10 +111,10 @@ def search_to_markdown(trials: Sequence[Trial]) -> str:
         trials: list of `Trial` of one study.
 
     Returns:
-        The table in Markdown, a line for each gate that was searched.
+        The table in Markdown, a line for each arm with a search.
     """
     header = (
-        "gate",
+        "arm",
         "pairs",
         "test loss with search, less without",
         "validation loss with search, less without",
@@ -122,8 +123,9 @@ def search_to_markdown(trials: Sequence[Trial]) -> str:
     lines = [header, ("---",) * len(header)]
     groups = group_trials(trials)
     for arm, on in groups.items():
-        off = groups.get(arm.removesuffix(SEARCH), [])
-        if not arm.endswith(SEARCH) or not off:
+        gate, _, search = arm.rpartition("_")
+        off = groups.get(gate, [])
+        if search not in _SEARCHES or not off:
             continue
         off_by_number = {each.number: each for each in off}
         pairs = [
@@ -137,7 +139,7 @@ def search_to_markdown(trials: Sequence[Trial]) -> str:
         )
         lines.append(
             (
-                arm.removesuffix(SEARCH),
+                arm,
                 str(len(pairs)),
                 _difference([b.test_loss - a.test_loss for a, b in pairs]),
                 _difference(

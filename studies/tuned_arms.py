@@ -23,11 +23,13 @@ def tuned_arms(
     several_tasks: bool = False,
     has_ids: bool = False,
 ) -> dict[str, TunedArm]:
-    """Lists the baselines and the gates, `_search` with the local search.
+    """Lists the baselines and the gates, those too with local search.
 
-    One expert, softmax, Top-k and Hash tune the learning rate; COMET and
-    DSelect-k their gamma and entropy weight too, and learn as fast as the
-    experts, as published; the search tunes its epochs. `comet_capped` is
+    `_search` is the search by swaps, `_sinkhorn` that by soft permutations,
+    which is closer to the paper's. One expert, softmax, Top-k and Hash tune
+    the learning rate; COMET and DSelect-k their gamma and entropy weight too,
+    and learn as fast as the experts, as published; the search tunes its
+    epochs. `comet_capped` is
     COMET with the defaults of this package and a `CardinalityTarget`, which
     tunes the learning rate; in `comet_default` that is the default as well.
 
@@ -56,7 +58,7 @@ def tuned_arms(
         tuned: tuple[str, ...] = (),
         **arguments: Any,
     ) -> None:
-        def make_arm(setting: Setting) -> Arm:
+        def make_arm(setting: Setting, method: str = "exchange") -> Arm:
             chosen = {each: getattr(setting, each) for each in tuned}
 
             def make_gate() -> keras_comet.Gate:
@@ -73,13 +75,22 @@ def tuned_arms(
                 )
 
             return Arm(
-                num_experts, make_gate, search_epochs=setting.search_epochs
+                num_experts,
+                make_gate,
+                # Soft permutations give a row more than k experts.
+                counts_from=(
+                    setting.search_epochs + 1 if method == "sinkhorn" else 1
+                ),
+                search_epochs=setting.search_epochs,
+                search_method=method,
             )
 
         arms[name] = TunedArm(("learning_rate", *tuned), make_arm)
         if make is not keras_comet.SoftmaxGate:
-            arms[f"{name}_search"] = TunedArm(
-                ("learning_rate", *tuned, "search_epochs"), make_arm
+            searched = ("learning_rate", *tuned, "search_epochs")
+            arms[f"{name}_search"] = TunedArm(searched, make_arm)
+            arms[f"{name}_sinkhorn"] = TunedArm(
+                searched, functools.partial(make_arm, method="sinkhorn")
             )
 
     add("softmax", keras_comet.SoftmaxGate)

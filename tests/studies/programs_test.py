@@ -32,7 +32,9 @@ def test_study_has_the_baselines(name):
     paper = {"one", "softmax", "top_k", "dselect_k", "comet"}
     assert paper <= set(study.tuned_arms)
     assert set(study.tuned_arms) >= {
-        f"{gate}_search" for gate in ("top_k", "dselect_k", "comet")
+        f"{gate}_{search}"
+        for gate in ("top_k", "dselect_k", "comet")
+        for search in ("search", "sinkhorn")
     }
     assert study.arms["one"].num_experts == 1
     assert study.arms["one"].width == study.k

@@ -137,6 +137,13 @@ def test_trial_searches_and_has_what_was_drawn(toy, monkeypatch):
         )
 
 
+def test_sinkhorn_ends_with_a_permutation(toy):
+    trial = train_trial(toy, TrialRun("top_k_sinkhorn", 3), smoke=True)
+    # The best weights are from after the search.
+    assert trial.best_epoch > trial.search_epochs
+    assert trial.cardinality == 3.0
+
+
 def test_loss_of_missing_labels_is_a_mean_over_the_others():
     objective = Objective("a", "regression", missing=float("nan"))
     labels = np.array([[1.0], [np.nan], [4.0]], "float32")

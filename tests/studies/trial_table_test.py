@@ -45,7 +45,12 @@ def test_search_is_compared_trial_by_trial():
         for each in off
     ]
     _, _, line = cells(search_to_markdown([*off, *on, trial("comet", 0)]))
-    assert line[:4] == ["top_k", "3", "-0.1000 ± 0.0000", "+0.0000 ± 0.0000"]
+    assert line[:4] == [
+        "top_k_search",
+        "3",
+        "-0.1000 ± 0.0000",
+        "+0.0000 ± 0.0000",
+    ]
 
 
 def test_narrow_rates_choose_among_fewer_trials():
