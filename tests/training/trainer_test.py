@@ -90,12 +90,14 @@ def test_weights_and_history_equal_those_of_fit():
     )
 
 
+@pytest.mark.usefixtures("eager")
 def test_validation_on_arrays_equals_that_of_fit():
     assert_trains_as_fit(
         linear_model, batches(), epochs=2, validation_data=(X, Y)
     )
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.skipif(KERAS_3, reason="fit() shuffles twice for each epoch")
 def test_shuffled_data_comes_in_the_order_of_fit():
     expected, model = linear_model(), linear_model()
@@ -110,6 +112,7 @@ def test_half_precision_with_a_loss_scale_equals_fit():
     assert_trains_as_fit(mixture_model, batches(), epochs=2)
 
 
+@pytest.mark.usefixtures("eager")
 def test_searches_are_those_of_the_callback():
     expected = mixture_model(search_steps=9)
     search = LocalSearch(batches(8), interval=4, max_evaluations=8)
@@ -153,6 +156,7 @@ def labelled(ratings):
     ).batch(4)
 
 
+@pytest.mark.usefixtures("eager")
 def test_several_tasks_with_weights_and_missing_labels_equal_fit():
     ratings = np.array([0.0, 3, 0, 4, 0, 0, 0, 0])
     assert_trains_as_fit(
@@ -176,6 +180,7 @@ def test_task_without_labels_is_not_trained():
     assert np.abs(model.towers["watch"].get_weights()[0] - watch).max() > 0
 
 
+@pytest.mark.usefixtures("eager")
 def test_gradients_are_clipped_as_the_inner_optimizer_says():
     sgd = keras.optimizers.SGD(0.5, global_clipnorm=0.01)
     model = linear_model(LocalSearchOptimizer(sgd, 0))
@@ -209,6 +214,7 @@ def test_step_is_traced_once_also_with_a_ragged_last_batch():
     assert len(traces) == 1
 
 
+@pytest.mark.usefixtures("eager")
 def test_callbacks_of_keras_work(tmp_path):
     model = linear_model(keras.optimizers.SGD(0.0))
     weights = str(tmp_path / "{epoch}.weights.h5")
@@ -257,6 +263,7 @@ class Ends(keras.callbacks.Callback):
         self.count += 1
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("hook", ["on_train_begin", "on_train_batch_end"])
 def test_exception_ends_the_training_for_all_callbacks(hook):
     def stop(*arguments, **keywords):
@@ -271,6 +278,7 @@ def test_exception_ends_the_training_for_all_callbacks(hook):
     assert (first.count, last.count) == (1, 1)
 
 
+@pytest.mark.usefixtures("eager")
 def test_learning_rate_is_reduced_on_a_plateau():
     model = linear_model(keras.optimizers.SGD(0.0))
     reduce = keras.callbacks.ReduceLROnPlateau(
@@ -286,6 +294,7 @@ def test_learning_rate_is_reduced_on_a_plateau():
     )
 
 
+@pytest.mark.usefixtures("eager")
 def test_early_stopping_stops_and_keeps_the_best_weights(tmp_path):
     model = linear_model(keras.optimizers.SGD(1.5))  # which diverges
     stopping = keras.callbacks.EarlyStopping(
@@ -303,6 +312,7 @@ def test_early_stopping_stops_and_keeps_the_best_weights(tmp_path):
         np.testing.assert_array_equal(best, found)
 
 
+@pytest.mark.usefixtures("eager")
 def test_not_a_number_ends_training_and_is_no_checkpoint(tmp_path):
     labels = np.zeros((20, 1), "float32")
     labels[13] = np.nan
@@ -356,8 +366,14 @@ def train_with_checkpoints(
     return model, history
 
 
-@pytest.mark.parametrize("make_model", [linear_model, mixture_model])
-def test_second_training_resumes_the_first(make_model, tmp_path):
+@pytest.mark.parametrize(
+    ("make_model", "in_a_graph"), [(linear_model, False), (mixture_model, True)]
+)
+def test_second_training_resumes_the_first(
+    make_model, in_a_graph, tmp_path, eager
+):
+    tf.config.run_functions_eagerly(not in_a_graph)
+
     def train(run, epochs):
         return train_with_checkpoints(
             tmp_path / run, epochs, make_model=make_model
@@ -492,6 +508,7 @@ def generated():
     ).batch(4)
 
 
+@pytest.mark.usefixtures("eager")
 def test_generator_trains_as_its_examples_but_not_with_checkpoints(tmp_path):
     expected, model = linear_model(), linear_model()
     Trainer(expected).fit(batches(), epochs=2, verbose=0)
@@ -534,6 +551,7 @@ def test_what_the_search_needs_is_said_at_once():
         Trainer(keras.Sequential([keras.layers.Dense(1)]))
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.skipif(KERAS_3, reason="Keras 3 has its random state in variables")
 def test_random_state_that_cannot_be_saved_is_named(tmp_path):
     model = keras.Sequential(
