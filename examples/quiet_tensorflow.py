@@ -8,6 +8,7 @@ change: no setting of oneDNN or CUDA is touched.
 With TF_CPP_MIN_LOG_LEVEL set to anything but 3, all notices are shown.
 """
 
+import logging
 import os
 import tempfile
 
@@ -26,3 +27,5 @@ if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3":
         finally:
             os.dup2(errors, 2)
             os.close(errors)
+    # In a notebook TensorFlow tells of every file that it writes.
+    logging.getLogger("tensorflow").setLevel("WARNING")

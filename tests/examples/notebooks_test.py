@@ -31,6 +31,7 @@ def test_notebooks_are_what_their_scripts_say(tmp_path):
 def test_notebook_runs_and_shows_results(name, tmp_path, monkeypatch):
     path = os.pathsep.join([str(EXAMPLES), str(ROOT)])
     monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     notebook = nbformat.read(EXAMPLES / name, as_version=4)
     nbclient.NotebookClient(
         notebook, timeout=600, resources={"metadata": {"path": tmp_path}}
