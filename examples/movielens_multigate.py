@@ -28,11 +28,10 @@ import argparse
 import dataclasses
 import os
 import pathlib
-import shutil
-import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Sequence
 
 # Before anything that imports TensorFlow.
 import quiet_tensorflow  # noqa: F401
@@ -43,6 +42,7 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
+from export_and_serve import export_and_serve
 from matplotlib import pyplot as plt
 from movielens_model import BATCH_SIZE
 from movielens_model import NUM_EXPERTS
@@ -298,36 +298,6 @@ def plot(
     print(f"Plots: {directory / 'learning_curves.png'}, expert_usage.png")
 
 
-def serve(
-    model: keras_comet.MultiGateRecommender,
-    inputs: dict[str, np.ndarray],
-    directory: pathlib.Path,
-) -> dict[str, np.ndarray]:
-    """Exports, and predicts in a process that cannot import the package."""
-    path = directory / "saved_model"
-    # The one thing replaced by a second run; it was made by the first.
-    shutil.rmtree(path, ignore_errors=True)
-    keras_comet.export_saved_model(model, path)
-    np.savez(directory / "inputs.npz", **inputs)
-    script = pathlib.Path(__file__).with_name("serve.py")
-    subprocess.run(
-        [
-            sys.executable,
-            str(script.resolve()),
-            str(path.resolve()),
-            str((directory / "inputs.npz").resolve()),
-            str((directory / "outputs.npz").resolve()),
-        ],
-        check=True,
-        cwd=directory,
-    )
-    served = dict(np.load(directory / "outputs.npz"))
-    expected = model.predict(inputs, verbose=0)
-    worst = max(np.abs(served[name] - expected[name]).max() for name in served)
-    print(f"\nSavedModel: {path}, largest difference to Keras {worst:.1e}")
-    return served
-
-
 def as_of_the_end(
     rows: datasets.Split, user: int, items: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -368,14 +338,25 @@ def recommend(
             if int(item) not in seen
         ]
     )
-    served = serve(model, as_of_the_end(data.train, user, items), directory)
+    served = export_and_serve(
+        model, as_of_the_end(data.train, user, items), directory, "saved_model"
+    )
     print(f"The ten best films for user {user} that training did not show:")
-    for row in np.argsort(-served["watch"][:, 0])[:10]:
-        title = data.descriptions["item_id"][int(items[row])]
-        print(
-            f"  watch {served['watch'][row, 0]:.3f}  "
-            f"rating {served['rating'][row, 0]:.2f}  {title}"
-        )
+    titles = data.descriptions["item_id"]
+    print_best(data, served, [titles[int(item)] for item in items])
+
+
+def print_best(
+    data: datasets.MultitaskDataset,
+    served: dict[str, np.ndarray],
+    names: Sequence[str],
+) -> None:
+    """Prints the ten rows with the highest scores of the first task."""
+    first, *others = data.train.labels
+    for row in np.argsort(-served[first][:, 0])[:10]:
+        scores = [f"{first} {served[first][row, 0]:.3f}"]
+        scores += [f"{task} {served[task][row, 0]:.2f}" for task in others]
+        print("  ".join(["", *scores, names[row]]))
 
 
 def say_where_to_look(directory: pathlib.Path) -> None:
@@ -447,8 +428,12 @@ def main() -> None:
     if "item_id" in data.descriptions:
         recommend(model, data, args.output_dir)
     else:
-        batch = {n: v[:8] for n, v in data.test.features.items()}
-        serve(model, batch, args.output_dir)
+        served = export_and_serve(
+            model, data.test.features, args.output_dir, "saved_model"
+        )
+        print("The ten best rows of the test set:")
+        numbers = range(data.test.num_rows)
+        print_best(data, served, [f"row {number}" for number in numbers])
     say_where_to_look(args.output_dir)
 
 

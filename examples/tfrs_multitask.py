@@ -25,9 +25,6 @@ here is what this shows, not that they pay: there is no arm without experts.
 import argparse
 import os
 import pathlib
-import shutil
-import subprocess
-import sys
 
 if os.environ.get("TF_USE_LEGACY_KERAS") not in ("1", "true", "True"):
     raise SystemExit(
@@ -43,6 +40,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_recommenders as tfrs
 import tf_keras as keras
+from export_and_serve import export_and_serve
+from made_up_films import make_up_films
 
 import keras_comet
 from keras_comet import datasets
@@ -166,34 +165,6 @@ class Recommender(tfrs.Model):
         return 0.9 * watch + 0.1 * rating + 0.1 * retrieval
 
 
-def make_up_data(num_rows: int = 1024) -> datasets.MultitaskDataset:
-    """Users who watch films of their own kind, for a quick look."""
-    random = np.random.default_rng(0)
-    users = random.integers(0, 20, num_rows)
-    items = random.integers(0, 120, num_rows)
-    watched = (users % 3 == items % 3).astype("float32")
-    features = {"user_id": users, "item_id": items}
-    labels = {
-        "watch": watched,
-        "rating": watched * (1 + items % 5).astype("float32"),
-    }
-
-    def take(rows: slice) -> datasets.Split:
-        return datasets.Split(
-            {name: values[rows] for name, values in features.items()},
-            {name: values[rows] for name, values in labels.items()},
-        )
-
-    begin, end = num_rows * 8 // 10, num_rows * 9 // 10
-    return datasets.MultitaskDataset(
-        "made-up films",
-        take(slice(begin)),
-        take(slice(begin, end)),
-        take(slice(end, None)),
-        {"user_id": np.arange(20), "item_id": np.arange(120)},
-    )
-
-
 def train(
     data: datasets.MultitaskDataset, args: argparse.Namespace
 ) -> Recommender:
@@ -247,36 +218,6 @@ def recommend(model: Recommender, data: datasets.MultitaskDataset) -> None:
         )
 
 
-def serve(
-    model: Recommender,
-    inputs: dict[str, np.ndarray],
-    directory: pathlib.Path,
-) -> None:
-    """Exports the ranking, and predicts in a process without the package."""
-    path = directory / "ranking" / "1"
-    # The one thing replaced by a second run; it was made by the first.
-    shutil.rmtree(path, ignore_errors=True)
-    keras_comet.export_saved_model(model, path)
-    np.savez(directory / "inputs.npz", **inputs)
-    subprocess.run(
-        [
-            sys.executable,
-            str(pathlib.Path(__file__).with_name("serve.py").resolve()),
-            str(path.resolve()),
-            str((directory / "inputs.npz").resolve()),
-            str((directory / "outputs.npz").resolve()),
-        ],
-        check=True,
-        cwd=directory,
-    )
-    served = dict(np.load(directory / "outputs.npz"))
-    expected = model({name: tf.constant(v) for name, v in inputs.items()})
-    worst = max(
-        np.abs(served[task] - values).max() for task, values in expected.items()
-    )
-    print(f"\nSavedModel: {path}, largest difference to Keras {worst:.1e}")
-
-
 def main() -> None:
     """Reads the arguments and runs everything."""
     parser = argparse.ArgumentParser(
@@ -307,13 +248,14 @@ def main() -> None:
         args.epochs, args.cardinality_by = 2, 1
         args.num_experts, args.embedding_dim = 3, 8
     args.output_dir.mkdir(parents=True, exist_ok=True)
-    data = make_up_data() if args.smoke else datasets.movielens_100k()
+    data = make_up_films() if args.smoke else datasets.movielens_100k()
     model = train(data, args)
     recommend(model, data)
-    serve(
+    export_and_serve(
         model,
         {name: values[:8] for name, values in data.test.features.items()},
         args.output_dir,
+        "ranking/1",
     )
     print(f"\nWhere to look: {args.output_dir / 'ranking'}, the exported model")
     print("  docs/guides/serving.md, how to serve it")

@@ -1,4 +1,4 @@
-"""The table of promises in the README of the tests names real tests."""
+"""The tables of promises and limits in the README name real tests."""
 
 import ast
 import pathlib
@@ -12,17 +12,22 @@ from tests.helpers import ROOT
 
 TABLE = pathlib.Path(__file__).with_name("README.md").read_text()
 PROMISES = re.findall(r"^\| (\d+) \| (.+?) \| (.+) \| .+ \|$", TABLE, re.M)
+LIMITS = re.findall(
+    r"^\| (.+?) \| (?:2|3|2 and 3) \| .+ \| (.+) \|$", TABLE, re.M
+)
 NUM_GUARANTEES = 10
 
 
 def test_every_guarantee_has_a_test():
+    assert LIMITS
     numbers = [int(number) for number, _, _ in PROMISES]
     assert sorted(set(numbers)) == list(range(1, NUM_GUARANTEES + 1))
     assert numbers == sorted(numbers)
 
 
 @pytest.mark.parametrize(
-    ("promise", "tests"), [(promise, tests) for _, promise, tests in PROMISES]
+    ("promise", "tests"),
+    [*((promise, tests) for _, promise, tests in PROMISES), *LIMITS],
 )
 def test_named_tests_exist(promise, tests):
     names = re.findall(r"`([^`]+)::(\w+)`", tests)

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import keras
+from keras_comet.export.default_signature import no_default_signature
 from keras_comet.export.frozen_state import find_constants
 from keras_comet.export.frozen_state import frozen_state
 from keras_comet.export.signature import call_by_names
@@ -118,7 +119,10 @@ def export_saved_model(
         archive.track(model)
         archive.add_endpoint("serving_default", serve, [signature])
         # Keras prints where it wrote, which is not where it will be.
-        with contextlib.redirect_stdout(io.StringIO()):
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            no_default_signature(model),
+        ):
             archive.write_out(partial)
         if warmup_request is not None:
             write_warmup_request(partial, warmup_request)

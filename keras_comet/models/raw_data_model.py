@@ -46,7 +46,11 @@ class RawDataModel(keras.Model):
     def fit(
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        check_workers(self, "fit", "Use `keras_comet.Trainer`, which has.")
+        check_workers(
+            self,
+            "fit",
+            "Use `keras_comet.Trainer` and `MultiWorkerMirroredStrategy`.",
+        )
         data = kwargs.get("validation_data")
         if isinstance(data, (list, tuple)):
             data = self.convert_batch(data)

@@ -17,6 +17,7 @@ from keras_comet.training.checkpoints import Checkpoints
 from keras_comet.training.checkpoints import Progress
 from keras_comet.training.train_step import build_for_training
 from keras_comet.training.train_step import train_step
+from keras_comet.training.workers import check_no_parameter_servers
 from keras_comet.training.workers import check_same_update
 
 
@@ -84,9 +85,10 @@ class Trainer:
         reports: dict from update to `SearchReport`.
 
     Raises:
-        ValueError: If the model is not compiled, a number is below 1, or
-            search data is missing, has an unknown number of batches, or there
-            is no `LocalSearchOptimizer` to use it.
+        ValueError: If the model is not compiled, or made for parameter
+            servers, a number is below 1, or search data is missing, has an
+            unknown number of batches, or there is no `LocalSearchOptimizer`
+            to use it.
 
     Example:
 
@@ -132,6 +134,7 @@ class Trainer:
                 "The model must be compiled: call `model.compile` before. "
                 f"Received: {model!r}"
             )
+        check_no_parameter_servers(model)
         for name, value in (
             ("checkpoint_interval", checkpoint_interval),
             ("max_checkpoints", max_checkpoints),

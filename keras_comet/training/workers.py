@@ -14,6 +14,24 @@ def is_chief(model: Any) -> bool:
     return bool(model.distribute_strategy.extended.should_checkpoint)
 
 
+def check_no_parameter_servers(model: Any) -> None:
+    """Refuses a strategy whose workers would have nothing to do.
+
+    Args:
+        model: Keras model.
+
+    Raises:
+        ValueError: If the model was made for parameter servers.
+    """
+    strategy = model.distribute_strategy
+    if isinstance(strategy, tf.distribute.ParameterServerStrategy):
+        raise ValueError(
+            "`Trainer` gives workers of parameter servers nothing to compute. "
+            "Use `MultiWorkerMirroredStrategy`, or `fit` of Keras 2. "
+            "Received: a model made under `ParameterServerStrategy`"
+        )
+
+
 def check_same_update(model: Any, update: int) -> None:
     """Compares how far the training is in all replicas.
 

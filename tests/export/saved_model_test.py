@@ -138,15 +138,18 @@ class TensorModel(keras.Model):
 
 
 class DictModel(TensorModel):
-    """Takes a dict, says itself which, and returns one tensor."""
+    """Takes a dict with ids, says itself which, and returns one tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.user = keras_comet.CategoricalFeature(USERS, embedding_dim=2)
 
     def call(self, inputs):
-        scale = tf.cast(inputs["item"], tf.float32)[:, tf.newaxis]
-        return super().call(inputs["dense"])[0] * scale
+        return super().call(inputs["dense"])[0] * self.user(inputs["user"])
 
     def input_signature(self):
         return {
-            "item": tf.TensorSpec([None], tf.int64),
+            "user": tf.TensorSpec([None], tf.string),
             "dense": tf.TensorSpec([None, 3], tf.float32),
         }
 
@@ -244,8 +247,8 @@ def add_exports(result):
     )
 
     model = DictModel()
-    numbers = {name: inputs[name] for name in ("dense", "item")}
-    result.add("dict", model, numbers, {"output": model(to_tensors(numbers))})
+    used = {name: inputs[name] for name in ("dense", "user")}
+    result.add("dict", model, used, {"output": model(to_tensors(used))})
 
     model = make_recommender()
     result.add("recommender", model, inputs, model(tensors))
