@@ -233,7 +233,9 @@ def train_models(
             optimizer = keras_comet.LocalSearchOptimizer(
                 optimizer, arm.search_epochs * steps, arm.search_method
             )
-        _compile(study, model, tasks, optimizer)
+        batches = rows.batches(study.batch_size, shuffle=True, seed=seed)
+        first_batch = next(iter(rows.batches(study.batch_size)))
+        _compile(study, model, tasks, optimizer, first_batch, smoke)
         keep = BestWeights(
             functools.partial(_loss, study, tasks, model, data.validation),
             PATIENCE,
@@ -250,7 +252,7 @@ def train_models(
                 ),
             )
         model.fit(
-            rows.batches(study.batch_size, shuffle=True, seed=seed),
+            batches,
             epochs=arm.counts_from + 1 if smoke else study.max_epochs,
             callbacks=callbacks,
             shuffle=False,
@@ -316,17 +318,25 @@ def _compile(
     model: keras.Model,
     tasks: tuple[str, ...],
     optimizer: keras.optimizers.Optimizer,
+    batch: Any,
+    smoke: bool,
 ) -> None:
-    if isinstance(model, keras_comet.MultiGateRecommender):
-        model.compile(optimizer, steps_per_execution=_STEPS_PER_EXECUTION)
-        return
-    objectives = [each for each in study.objectives if each.task in tasks]
-    model.compile(
-        optimizer,
-        loss={each.task: make_loss(each) for each in objectives},
-        loss_weights={each.task: each.weight for each in objectives},
-        steps_per_execution=_STEPS_PER_EXECUTION,
-    )
+    # Two epochs of little data take less time than a graph.
+    arguments = {
+        "run_eagerly": smoke,
+        "steps_per_execution": 1 if smoke else _STEPS_PER_EXECUTION,
+    }
+    if not isinstance(model, keras_comet.MultiGateRecommender):
+        objectives = [each for each in study.objectives if each.task in tasks]
+        arguments |= {
+            "loss": {each.task: make_loss(each) for each in objectives},
+            "loss_weights": {each.task: each.weight for each in objectives},
+        }
+    model.compile(optimizer, **arguments)
+    # Keras traces the first step twice if that creates variables.
+    model.test_step(batch)
+    model.reset_metrics()
+    optimizer.build(model.trainable_variables)
 
 
 def make_loss(objective: Objective) -> Any:
