@@ -34,6 +34,7 @@ _STEPS_PER_EXECUTION = 5  # a CardinalityTarget acts after so many
 _ROWS_AT_A_TIME = 2048  # of what is not training
 _SEARCH_ROWS = 1024  # of a batch that a search looks at
 _SEARCHES_PER_EPOCH = 2
+_MOST_EVALUATIONS = 32
 
 _KERAS_LOSSES = {
     "classes": "sparse_categorical_crossentropy",
@@ -153,6 +154,8 @@ def train_trial(study: Study, run: TrialRun, smoke: bool = False) -> Trial:
     """
     arm = study.tuned_arms[run.arm]
     setting = draw_setting(arm.tuned, run.number)
+    if smoke:
+        setting = setting._replace(search_epochs=min(setting.search_epochs, 1))
     outcome = train_arm(
         study,
         arm.make(setting),
@@ -247,8 +250,9 @@ def train_models(
             callbacks.insert(
                 0,
                 keras_comet.LocalSearch(
-                    rows.batches(_SEARCH_ROWS),
+                    rows.batches(study.batch_size if smoke else _SEARCH_ROWS),
                     interval=max(steps // _SEARCHES_PER_EPOCH, 1),
+                    max_evaluations=1 if smoke else _MOST_EVALUATIONS,
                 ),
             )
         model.fit(
