@@ -24,14 +24,16 @@ import os
 import pathlib
 import warnings
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 if os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True"):
     raise SystemExit(
         "keras-rs needs Keras 3: start Python without TF_USE_LEGACY_KERAS. For "
         "Keras 2 there is examples/tfrs_multitask.py."
     )
 
+# Before anything that imports TensorFlow.
+import quiet_tensorflow  # noqa: F401
+
+# isort: split
 import keras
 import keras_rs
 import numpy as np
@@ -176,6 +178,7 @@ def train(
     data: datasets.MultitaskDataset, args: argparse.Namespace
 ) -> Recommender:
     """Trains the model and prints its results."""
+    print(f"training on {data.name}")
     keras.utils.set_random_seed(args.seed)
     model = Recommender(data, args.num_experts, args.embedding_dim)
     model.compile(keras.optimizers.Adam(args.learning_rate))
@@ -277,6 +280,8 @@ def main() -> None:
         args.output_dir,
         "ranking/1",
     )
+    print(f"\nWhere to look: {args.output_dir / 'ranking'}, the exported model")
+    print("  docs/guides/serving.md, how to serve it")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ import pytest
 from tests.helpers import ROOT
 from tests.helpers import run_program
 
-PROGRAM = "examples/distributed.py"
+EXAMPLES = ROOT / "examples"
+PROGRAM = str(EXAMPLES / "distributed.py")
 
 
 def find_ports(count):
@@ -26,7 +27,7 @@ KILLED = """
 import os
 import signal
 
-from examples import distributed
+import distributed
 from keras_comet import Trainer
 from keras_comet._keras import keras
 
@@ -57,7 +58,10 @@ def run_together(*programs):
         subprocess.Popen(
             [sys.executable, *program, f"--index={index}"]
             + [f"--workers={','.join(addresses)}"],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join([str(ROOT), str(EXAMPLES)]),
+            },
             cwd=ROOT,
         )
         for index, program in enumerate(programs)
