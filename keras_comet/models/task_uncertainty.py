@@ -30,13 +30,20 @@ class TaskUncertainty(keras.layers.Layer):
             dtype="float32",
             initializer="zeros",
             # Its part of the loss that no label is needed for.
-            regularizer=tf.convert_to_tensor,
+            regularizer=_Itself(),
         )
         self.built = True
 
     def loss_weight(self) -> "LossWeight":
         """Returns what the loss of the task is multiplied by."""
         return LossWeight(self)
+
+
+class _Itself(keras.regularizers.Regularizer):
+    """A penalty that is the variable."""
+
+    def __call__(self, x: Any) -> tf.Tensor:
+        return tf.convert_to_tensor(x)
 
 
 class LossWeight:

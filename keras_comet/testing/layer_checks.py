@@ -21,6 +21,7 @@ from keras_comet.testing.subject import make_inputs
 from keras_comet.testing.subject import make_layer
 from keras_comet.testing.subject import make_model
 from keras_comet.testing.subject import make_symbolic
+from keras_comet.testing.subject import model_inputs
 from keras_comet.testing.subject import require
 from keras_comet.testing.subject import scale_floats
 from keras_comet.testing.subject import tensorflow_variable
@@ -302,8 +303,7 @@ def check_saving(
     tensors = make_inputs(inputs, 4)
     model = make_model(layer_class, init_kwargs, tensors, run_eagerly=True)
     train(model, tensors)
-    flat = tf.nest.flatten(tensors)
-    expected = model(flat, training=False)
+    expected = model(model_inputs(tensors), training=False)
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory)
         model.save(path / "model.keras")
@@ -328,7 +328,7 @@ def check_saving(
                 err_msg=f"{layer_class.__name__}: {saved.name} after {way}",
             )
         np.testing.assert_allclose(
-            other(flat, training=False),
+            other(model_inputs(tensors), training=False),
             expected,
             rtol=1e-6,
             err_msg=f"{layer_class.__name__}: predictions after {way}",

@@ -80,9 +80,7 @@ def make_model(
     outputs = tf.nest.flatten(make_layer(layer_class, init_kwargs)(symbolic))
     flat = [keras.layers.Flatten()(output) for output in outputs]
     joined = keras.layers.Concatenate()(flat) if len(flat) > 1 else flat[0]
-    model = keras.Model(
-        tf.nest.flatten(symbolic), keras.layers.Dense(1)(joined)
-    )
+    model = keras.Model(model_inputs(symbolic), keras.layers.Dense(1)(joined))
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
     # Variables made inside of a training step would have it traced twice.
     optimizer.build(model.trainable_variables)
@@ -92,8 +90,18 @@ def make_model(
     return model
 
 
+def model_inputs(tensors: Any) -> Any:
+    """What a model of `make_model` takes: a list, or the only tensor."""
+    flat = tf.nest.flatten(tensors)
+    # Keras 3.8 warns of a list of one.
+    return flat if len(flat) > 1 else flat[0]
+
+
 def train(model: Any, tensors: Any) -> float:
     """Takes one training step towards targets of one; returns its loss."""
-    flat = tf.nest.flatten(tensors)
-    loss = model.train_on_batch(flat, np.ones((flat[0].shape[0], 1)))
+    [first, *_] = tf.nest.flatten(tensors)
+    targets = np.ones((first.shape[0], 1))
+    # Keras 3.8 would return the mean over all steps.
+    model.reset_metrics()
+    loss = model.train_on_batch(model_inputs(tensors), targets)
     return float(np.ravel(loss)[0])
