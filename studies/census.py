@@ -42,7 +42,7 @@ def load(seed: int, smoke: bool) -> datasets.MultitaskDataset:
 def _number(
     data: datasets.MultitaskDataset, split: datasets.Split, smoke: bool
 ) -> datasets.Split:
-    end = 2000 if smoke else None
+    end = 500 if smoke else None
     return datasets.Split(
         {
             name: (

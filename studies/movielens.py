@@ -29,7 +29,7 @@ def load(seed: int, smoke: bool) -> datasets.MultitaskDataset:
     data = datasets.movielens_100k(seed=seed)
     if not smoke:
         return data
-    rows = np.arange(2000)
+    rows = np.arange(500)
     return datasets.MultitaskDataset(
         name=data.name,
         train=take_rows(data.train, rows),
