@@ -11,7 +11,6 @@ IMPORT = "import keras_comet"
 
 # Predicts with the weights in one file, and saves them to another.
 WEIGHTS = """
-import sys
 import numpy as np
 from keras_comet._keras import keras
 import keras_comet
@@ -24,8 +23,8 @@ moe = keras_comet.MixtureOfExperts(
 )
 inputs = keras.Input((6,))
 model = keras.Model(inputs, moe(inputs))
-source, target = sys.argv[1:]
-if source != "none":
+source, target = {source!r}, {target!r}
+if source:
     model.load_weights(source)
 else:
     moe.gate.permutation.assignment.assign([[2, 0, 3, 1]])
@@ -56,73 +55,81 @@ import sys
 
 import tensorflow
 
-for environment, before in json.loads(sys.argv[1]):
-    sys.stderr.flush()
+for environment, program in json.loads(sys.argv[1]):
+    sys.stdout.flush()
     child = os.fork()
     if child == 0:
         os.environ.update(environment)
         try:
-            exec(before)
-            import keras_comet
+            exec(program, {"os": os, "sys": sys})
+            sys.stdout.flush()
         except BaseException:
             sys.excepthook(*sys.exc_info())
             os._exit(1)
         os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    print(os.waitstatus_to_exitcode(status), file=sys.stderr)
-    print("END", file=sys.stderr)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print("END", flush=True)
+    print(status, "END", sep="\\n", file=sys.stderr, flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
-    """Keras 3 gives weights to tf_keras, which gives them back."""
+    """The output and the errors of each process, with its exit status last.
+
+    Keras 3 gives weights to tf_keras, which gives them back.
+    """
     directory = tmp_path_factory.mktemp("weights")
     first, second = (str(directory / f"{i}.weights.h5") for i in (1, 2))
-    return [
-        run_script(WEIGHTS, source, target, TF_USE_LEGACY_KERAS=legacy)
-        for source, target, legacy in (
-            ("none", first, "0"),
-            (first, second, "1"),
-            (second, first, "0"),
+    programs = {
+        name: ({"TF_USE_LEGACY_KERAS": legacy}, WEIGHTS.format(**files))
+        for name, legacy, files in (
+            ("Keras 3", "0", {"source": "", "target": first}),
+            ("Keras 2", "1", {"source": first, "target": second}),
+            ("and back", "0", {"source": second, "target": first}),
         )
-    ]
+    }
+    for name, (environment, before) in MISTAKES.items():
+        programs[name] = (environment, f"{before}\n{IMPORT}")
+    finished = run_script(
+        SCRIPT, json.dumps(list(programs.values())), TF_USE_LEGACY_KERAS=""
+    )
+    assert finished.returncode == 0, finished.stderr
+    outputs, errors = (
+        text.split("END\n") for text in (finished.stdout, finished.stderr)
+    )
+    assert outputs.pop() == errors.pop() == ""
+    return {
+        name: (output, error)
+        for name, output, error in zip(programs, outputs, errors, strict=True)
+    }
 
 
-@pytest.mark.parametrize(("index", "version"), [(0, "3"), (1, "2")])
-def test_environment_chooses_the_keras(processes, index, version):
-    finished = processes[index]
-    assert finished.stdout.startswith(version + " "), finished.stderr
+@pytest.mark.parametrize(
+    ("name", "version"), [("Keras 3", "3"), ("Keras 2", "2")]
+)
+def test_environment_chooses_the_keras(processes, name, version):
+    output, errors = processes[name]
+    assert output.startswith(version + " "), errors
 
 
 def test_weights_file_moves_between_the_two_kerases(processes):
-    outputs = []
-    for finished, version in zip(processes, "323", strict=True):
-        assert finished.returncode == 0, finished.stderr
-        assert finished.stdout.startswith(version)
-        outputs.append(np.array(eval(finished.stdout[2:])))
-    np.testing.assert_allclose(outputs[1], outputs[0], atol=1e-6)
-    np.testing.assert_allclose(outputs[2], outputs[0], atol=1e-6)
+    found = []
+    for name in ("Keras 3", "Keras 2", "and back"):
+        output, errors = processes[name]
+        assert errors.endswith("0\n"), errors
+        found.append(np.array(eval(output[2:])))
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6)
+    np.testing.assert_allclose(found[2], found[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_another_backend_gives_a_clear_error(backend):
+    # A process of its own, as importing TensorFlow settles the backend.
     finished = run_script(IMPORT, KERAS_BACKEND=backend, TF_USE_LEGACY_KERAS="")
     assert finished.returncode != 0
     assert "Set KERAS_BACKEND=tensorflow" in finished.stderr
     assert repr(backend) in finished.stderr
-
-
-@pytest.fixture(scope="module")
-def errors():
-    """What each mistake makes Python say, and the exit status after it."""
-    finished = run_script(
-        SCRIPT, json.dumps(list(MISTAKES.values())), TF_USE_LEGACY_KERAS="0"
-    )
-    assert finished.returncode == 0, finished.stderr
-    errors = finished.stderr.split("END\n")
-    assert errors.pop() == ""
-    return dict(zip(MISTAKES, errors, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -132,11 +139,13 @@ def errors():
         ("no tf_keras", "pip install tf_keras"),
     ],
 )
-def test_missing_package_gives_the_command(errors, mistake, remedy):
-    assert errors[mistake].endswith("\n1\n")
-    assert remedy in errors[mistake]
+def test_missing_package_gives_the_command(processes, mistake, remedy):
+    _, errors = processes[mistake]
+    assert errors.endswith("\n1\n")
+    assert remedy in errors
 
 
-def test_environment_changed_too_late_gives_a_clear_error(errors):
-    assert errors["too late"].endswith("\n1\n")
-    assert "before TensorFlow is imported" in errors["too late"]
+def test_environment_changed_too_late_gives_a_clear_error(processes):
+    _, errors = processes["too late"]
+    assert errors.endswith("\n1\n")
+    assert "before TensorFlow is imported" in errors

@@ -339,7 +339,7 @@ def test_model_that_is_not_built_has_no_step_0(tmp_path):
 
     users = np.array([["ann"], ["bob"]])[np.arange(48) % 2]
     model = Subclassed()
-    model.compile("sgd", "mse", run_eagerly=True)
+    model.compile("sgd", "mse")
     logger = GateSparsityLogger(tmp_path, {"x": PROBE, "user": users[:20]})
     data = tf.data.Dataset.from_tensor_slices(
         ({"x": FEATURES, "user": users}, LABELS["buy"])
