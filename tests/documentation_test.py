@@ -5,7 +5,6 @@ import re
 import textwrap
 
 import pytest
-import tensorflow as tf
 
 import keras_comet
 
@@ -26,14 +25,11 @@ def examples():
         blocks = _BLOCK.findall(path.read_text())
         for index, (_, block) in enumerate(blocks):
             name = f"{path.relative_to(PACKAGE.parent)}-{index}"
-            # The guides train in a graph, which docstrings need not do too.
-            trains_eagerly = path.suffix == ".py" and ".fit(" in block
-            yield pytest.param(textwrap.dedent(block), trains_eagerly, id=name)
+            yield pytest.param(textwrap.dedent(block), id=name)
 
 
-@pytest.mark.parametrize(("example", "trains_eagerly"), list(examples()))
-def test_example_runs(example, trains_eagerly, eager):
-    tf.config.run_functions_eagerly(trains_eagerly)
+@pytest.mark.parametrize("example", list(examples()))
+def test_example_runs(example):
     loaders = ("movielens_100k(", "census_income(", "image_domains(")
     if any(loader in example for loader in loaders):
         # Downloads: checked for syntax alone.

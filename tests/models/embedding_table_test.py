@@ -26,7 +26,7 @@ def make_model(names=("film", "seen")):
         {"like": keras_comet.TopKGate(2, k=1)},
         [keras_comet.Task("like", "mse")],
     )
-    model.compile("adam")
+    model.compile("adam", run_eagerly=True)
     return model
 
 

@@ -75,8 +75,8 @@ def make_model(method):
 
 def train(method, run, kill=None):
     tf.config.experimental.enable_op_determinism()
-    # One of the two methods without the time that tracing takes.
-    tf.config.run_functions_eagerly(method == "sinkhorn")
+    # One of the two methods, and Keras 2, without the time that tracing takes.
+    tf.config.run_functions_eagerly(method == "sinkhorn" or not KERAS_3)
     if not KERAS_3:
         keras.backend.experimental.enable_tf_random_generator()
     model = make_model(method)
