@@ -195,11 +195,12 @@ def show(study: optuna.Study, output_dir: pathlib.Path) -> None:
     )
     figure.savefig(output_dir / "expected_best.png", dpi=120)
     print(
-        f"\nThe best of all is {study.best_trial.params['gate']}: "
-        f"{output_dir / 'best.keras'}. A line of "
-        f"{output_dir / 'expected_best.png'} that falls late needs many trials."
-        "\nRun this again for more trials; --help says how many. What the "
-        "gates do in the best model: docs/guides/watching_gates.md."
+        f"\nThe best of all is {study.best_trial.params['gate']}. Run this "
+        "again for more trials; --help says how many."
+        f"\n\nWhere to look: {output_dir / 'best.keras'}, the best model"
+        f"\n  {output_dir / 'expected_best.png'}: a line that falls late needs "
+        "many trials"
+        "\n  docs/guides/watching_gates.md, what the gates of the best model do"
     )
 
 

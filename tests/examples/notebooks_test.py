@@ -34,7 +34,10 @@ def test_notebook_runs_and_shows_results(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     notebook = nbformat.read(EXAMPLES / name, as_version=4)
     nbclient.NotebookClient(
-        notebook, timeout=600, resources={"metadata": {"path": tmp_path}}
+        notebook,
+        timeout=600,
+        startup_timeout=300,
+        resources={"metadata": {"path": tmp_path}},
     ).execute()
     outputs = [
         output for cell in notebook.cells for output in cell.get("outputs", ())
