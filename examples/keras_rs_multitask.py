@@ -96,6 +96,10 @@ class Recommender(keras.Model):
             "item_id": self.items.input_spec_for_serving,
         }
 
+    def build(self, input_shape: object) -> None:
+        """Leaves it to the first call, as Keras takes ids for floats."""
+        self.built = True
+
     def embed_candidates(self, items: tf.Tensor) -> tf.Tensor:
         """Maps films to the space of retrieval."""
         return self.candidate(self.items(items))
@@ -183,7 +187,7 @@ def train(
     model = Recommender(data, args.num_experts, args.embedding_dim)
     model.compile(keras.optimizers.Adam(args.learning_rate))
     # Builds all layers, which `fit` would do without values, and warn.
-    features, labels = next(iter(data.train.batches(1)))
+    features, labels = next(iter(data.train.batches(2)))
     model.compute_loss(features, labels, model(features))
     model.fit(
         data.train.batches(BATCH_SIZE, shuffle=True, seed=args.seed),

@@ -176,12 +176,13 @@ def resume():
 
 
 def own_model():
-    # What `fit` of Keras 3 needs: ids that were looked up in the data set.
+    # What `fit` of Keras 3 needs: ids that were looked up in the data set,
+    # and as many rows for each replica.
     options.clear()
     lookup = keras.layers.StringLookup(vocabulary=USERS)
     looked_up = tf.data.Dataset.from_tensor_slices(
         ({"user": x["user"], "dense": x["dense"]}, y["click"][:, np.newaxis])
-    ).batch(BATCH)
+    ).batch(6, drop_remainder=True)
     looked_up = looked_up.map(
         lambda x, y: ({**x, "user": lookup(x["user"])}, y)
     )
