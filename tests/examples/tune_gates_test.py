@@ -14,7 +14,7 @@ def test_smoke_run_tunes_saves_the_best_and_goes_on(tmp_path):
     output = run_program(*arguments)
     assert count_trials(output) == 4
     best = keras.models.load_model(tmp_path / "best.keras")
-    assert set(best.output_names) == {"task_0", "task_1"}
+    assert [task.name for task in best.tasks] == ["task_0", "task_1"]
     assert (tmp_path / "expected_best.png").stat().st_size > 10_000
     assert count_trials(run_program(*arguments)) == 8
 
