@@ -40,6 +40,8 @@ import numpy as np
 import tensorflow as tf
 from export_and_serve import export_and_serve
 from made_up_films import make_up_films
+from two_stage import parse_arguments
+from two_stage import rank
 
 import keras_comet
 from keras_comet import datasets
@@ -225,59 +227,16 @@ def train(
     return model
 
 
-def recommend(model: Recommender, data: datasets.MultitaskDataset) -> None:
-    """Retrieves films for one user, and ranks them by the gates' towers."""
-    user = data.vocabularies["user_id"][:1]
-    films = retrieve(model, data)(model.embed_queries(tf.constant(user)))[0]
-    ranked = model(
-        {"user_id": tf.constant(np.repeat(user, len(films))), "item_id": films}
-    )
-    titles = data.descriptions.get("item_id", {})
-    print(f"\nOf {len(films)} films retrieved for user {user[0]}:")
-    for row in np.argsort(-ranked["watch"][:, 0])[:5]:
-        film = int(films[row])
-        print(
-            f"  watch {float(ranked['watch'][row, 0]):.3f}  "
-            f"rating {float(ranked['rating'][row, 0]):.2f}  "
-            f"{titles.get(film, film)}"
-        )
-
-
 def main() -> None:
     """Reads the arguments and runs everything."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--smoke", action="store_true", help="a quick look")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--num-experts", type=int, default=16)
-    parser.add_argument("--embedding-dim", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument(
-        "--cardinality-by",
-        type=int,
-        default=5,
-        metavar="EPOCH",
-        help="after how many epochs every row keeps to 2 experts",
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbose", type=int, default=1, choices=(0, 1, 2))
-    parser.add_argument(
-        "--output-dir",
-        type=pathlib.Path,
-        default=pathlib.Path("runs/keras_rs_multitask"),
-    )
-    args = parser.parse_args()
+    args = parse_arguments(__doc__, pathlib.Path("runs/keras_rs_multitask"))
     # Keras warns that the data set, and not fit(), shuffles; so it does.
     warnings.filterwarnings("ignore", message=".*shuffle=True.*")
-    if args.smoke:
-        args.epochs, args.cardinality_by = 2, 1
-        args.num_experts, args.embedding_dim = 3, 8
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     data = make_up_films() if args.smoke else datasets.movielens_100k()
     model = train(data, args)
-    recommend(model, data)
+    user = data.vocabularies["user_id"][:1]
+    films = retrieve(model, data)(model.embed_queries(tf.constant(user)))
+    rank(model, data, user, films[0])
     export_and_serve(
         model,
         {name: values[:8] for name, values in data.test.features.items()},

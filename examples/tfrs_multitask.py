@@ -42,6 +42,8 @@ import tensorflow_recommenders as tfrs
 import tf_keras as keras
 from export_and_serve import export_and_serve
 from made_up_films import make_up_films
+from two_stage import parse_arguments
+from two_stage import rank
 
 import keras_comet
 from keras_comet import datasets
@@ -195,62 +197,23 @@ def train(
     return model
 
 
-def recommend(model: Recommender, data: datasets.MultitaskDataset) -> None:
-    """Retrieves films for one user, and ranks them by the gates' towers."""
+def retrieve(model: Recommender, user: np.ndarray) -> tf.Tensor:
+    """Finds the films nearest to the query of a user, by their ids."""
     index = tfrs.layers.factorized_top_k.BruteForce(k=TOP[1])
     index.index_from_dataset(
         model.films.map(lambda films: (films, model.embed_candidates(films)))
     )
-    user = data.vocabularies["user_id"][:1]
     _, films = index(model.embed_queries(tf.constant(user)))
-    films = films[0]
-    ranked = model(
-        {"user_id": tf.constant(np.repeat(user, len(films))), "item_id": films}
-    )
-    titles = data.descriptions.get("item_id", {})
-    print(f"\nOf {len(films)} films retrieved for user {user[0]}:")
-    for row in np.argsort(-ranked["watch"][:, 0])[:5]:
-        film = int(films[row])
-        print(
-            f"  watch {float(ranked['watch'][row, 0]):.3f}  "
-            f"rating {float(ranked['rating'][row, 0]):.2f}  "
-            f"{titles.get(film, film)}"
-        )
+    return films[0]
 
 
 def main() -> None:
     """Reads the arguments and runs everything."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--smoke", action="store_true", help="a quick look")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--num-experts", type=int, default=16)
-    parser.add_argument("--embedding-dim", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument(
-        "--cardinality-by",
-        type=int,
-        default=5,
-        metavar="EPOCH",
-        help="after how many epochs every row keeps to 2 experts",
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--verbose", type=int, default=1, choices=(0, 1, 2))
-    parser.add_argument(
-        "--output-dir",
-        type=pathlib.Path,
-        default=pathlib.Path("runs/tfrs_multitask"),
-    )
-    args = parser.parse_args()
-    if args.smoke:
-        args.epochs, args.cardinality_by = 2, 1
-        args.num_experts, args.embedding_dim = 3, 8
-    args.output_dir.mkdir(parents=True, exist_ok=True)
+    args = parse_arguments(__doc__, pathlib.Path("runs/tfrs_multitask"))
     data = make_up_films() if args.smoke else datasets.movielens_100k()
     model = train(data, args)
-    recommend(model, data)
+    user = data.vocabularies["user_id"][:1]
+    rank(model, data, user, retrieve(model, user))
     export_and_serve(
         model,
         {name: values[:8] for name, values in data.test.features.items()},

@@ -16,7 +16,9 @@ cores. To tune a model of your own, replace `load_data` and `make_model`.
 """
 
 import argparse
+import functools
 import pathlib
+from collections.abc import Callable
 
 # Before anything that imports TensorFlow.
 import quiet_tensorflow  # noqa: F401
@@ -34,25 +36,28 @@ from movielens_model import make_model
 import keras_comet
 from keras_comet import datasets
 
-GATES = ("one", "top_k", "comet", "dselect_k")
+# Gates that use all experts at first.
+CAPPED = {
+    "comet": keras_comet.COMETGate,
+    "dselect_k": keras_comet.DSelectKGate,
+}
+GATES = ("one", "top_k", *CAPPED)
 
 # From this epoch on every row is capped, and the weights may be the best.
 CAPPED_BY = 3
 
 
-def suggest_gate(trial: optuna.Trial, num_experts: int) -> keras_comet.Gate:
-    """Draws a gate, and what is to be tuned of it."""
+def suggest_gate(
+    trial: optuna.Trial, num_experts: int
+) -> Callable[[], keras_comet.Gate]:
+    """Draws a kind of gate, and what is to be tuned of it."""
     name = trial.suggest_categorical("gate", GATES)
     if name == "one":
-        return keras_comet.SoftmaxGate(1)
+        return functools.partial(keras_comet.SoftmaxGate, 1)
     if name == "top_k":
-        return keras_comet.TopKGate(num_experts, k=K)
+        return functools.partial(keras_comet.TopKGate, num_experts, k=K)
     gamma = trial.suggest_categorical("gamma", (0.1, 1.0, 5.0))
-    make = {
-        "comet": keras_comet.COMETGate,
-        "dselect_k": keras_comet.DSelectKGate,
-    }[name]
-    return make(num_experts, k=K, gamma=gamma)
+    return functools.partial(CAPPED[name], num_experts, k=K, gamma=gamma)
 
 
 class Prune(keras.callbacks.Callback):
@@ -75,16 +80,17 @@ def run_trial(
     args: argparse.Namespace,
 ) -> float:
     """Trains one setting; returns the validation loss of its best epoch."""
-    gate = suggest_gate(trial, args.num_experts)
+    make_gate = suggest_gate(trial, args.num_experts)
+    name = trial.params["gate"]
     learning_rate = trial.suggest_float("learning_rate", 5e-4, 5e-3, log=True)
     keras.utils.set_random_seed(trial.number)
     # Equal cost: one expert is as wide as the k that a row computes.
-    one = gate.num_experts == 1
+    one = name == "one"
     model = make_model(
         data,
-        lambda: gate.from_config({**gate.get_config(), "name": None}),
+        make_gate,
         keras_comet.StackedDenseExperts(
-            gate.num_experts,
+            1 if one else args.num_experts,
             256 * K if one else 256,
             "relu",
             dropout=0.5,
@@ -93,19 +99,16 @@ def run_trial(
         keras.optimizers.Adam(learning_rate),
     )
     prune = Prune(trial)
-    is_capped = isinstance(
-        gate, (keras_comet.COMETGate, keras_comet.DSelectKGate)
-    )
     callbacks = [
         keras.callbacks.EarlyStopping(
             "val_loss",
             patience=3,
             restore_best_weights=True,
-            start_from_epoch=CAPPED_BY if is_capped else 0,
+            start_from_epoch=CAPPED_BY if name in CAPPED else 0,
         ),
         prune,
     ]
-    if is_capped:
+    if name in CAPPED:
         callbacks.append(keras_comet.CardinalityTarget(by_epoch=CAPPED_BY))
     model.fit(
         data.train.batches(BATCH_SIZE, shuffle=True, seed=trial.number),
@@ -117,12 +120,12 @@ def run_trial(
     )
     # One batch each, so that the loss is the mean over all labelled rows. No
     # choice reads the test loss: it is kept for the table and the plot.
-    for name in ("validation", "test"):
-        split = getattr(data, name)
+    for part in ("validation", "test"):
+        split = getattr(data, part)
         results = model.evaluate(
             split.batches(split.num_rows), verbose=0, return_dict=True
         )
-        trial.set_user_attr(name, results["loss"])
+        trial.set_user_attr(part, results["loss"])
     weights = keras_comet.routing_weights(model, data.test.features)
     usage = keras_comet.routing_statistics(weights, k=K)
     cardinalities = [each["cardinality"] for each in usage.values()]

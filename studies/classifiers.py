@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 import keras_comet
+from keras_comet import datasets
 from studies.study import Arm
 from studies.study import Models
 
@@ -46,3 +47,50 @@ def make_classifier(
     hidden = mixture(pixels if flatten else (inputs["image"], pixels))
     logits = keras.layers.Dense(num_classes, "softmax", name=task)(hidden)
     return {(task,): keras.Model(inputs, {task: logits})}
+
+
+def make_convolutional_expert(
+    first: int, second: int, units: int, num_dense: int = 1
+) -> keras.layers.Layer:
+    """Makes two convolutions with pooling, and dense layers after them.
+
+    Args:
+        first: int. Channels of the first convolution.
+        second: int. Channels of the second one.
+        units: int. Width of a dense layer.
+        num_dense: int. Number of dense layers. Defaults to `1`.
+
+    Returns:
+        A Keras layer.
+    """
+    return keras.Sequential(
+        [
+            keras.layers.Conv2D(first, 5, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Conv2D(second, 5, activation="relu"),
+            keras.layers.MaxPooling2D(),
+            keras.layers.Flatten(),
+            *(
+                keras.layers.Dense(units, activation="relu")
+                for _ in range(num_dense)
+            ),
+        ]
+    )
+
+
+def take_images(split: datasets.Split, num_rows: int | None) -> datasets.Split:
+    """Takes the first images, which come in random order, from 0 to 1.
+
+    Args:
+        split: `Split` with the feature `image`, of integers to 255, or their
+            sums; other features are left out.
+        num_rows: int, or `None` for all.
+
+    Returns:
+        A `Split` of float32 images.
+    """
+    images = split.features["image"][:num_rows]
+    return datasets.Split(
+        {"image": images.astype(np.float32) / 255.0},
+        {task: labels[:num_rows] for task, labels in split.labels.items()},
+    )

@@ -20,7 +20,6 @@ from studies.records import Record
 from studies.records import append_record
 from studies.records import read_records
 from studies.table import to_markdown
-from studies.trial_table import trials_to_markdown
 from studies.trials import Trial
 from studies.trials import remaining_trials
 from studies.workers import run_jobs
@@ -71,6 +70,9 @@ def run_command(study: Study, arguments: Sequence[str] | None = None) -> None:
             run_trials(
                 study, arms, path, args.trials, args.processes, args.smoke
             )
+        # Imports TensorFlow, which running trials side by side does not.
+        from studies.trial_table import trials_to_markdown
+
         trials = read_records(path, Trial)
         print(trials_to_markdown(trials, study.score))
         return

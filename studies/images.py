@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import keras
-import numpy as np
-
 from keras_comet import datasets
 from studies.arms import gate_arms
 from studies.classifiers import make_classifier
+from studies.classifiers import make_convolutional_expert
+from studies.classifiers import take_images
 from studies.command import run_command
 from studies.study import Arm
 from studies.study import Models
@@ -29,19 +28,12 @@ def load(seed: int, smoke: bool) -> datasets.MultitaskDataset:
     data = datasets.image_domains(seed=seed)
     return datasets.MultitaskDataset(
         name=data.name,
-        train=_take(data.train, 500 if smoke else _TRAIN_ROWS),
-        validation=_take(data.validation, 500 if smoke else _VALIDATION_ROWS),
-        test=_take(data.test, 500 if smoke else None),
+        train=take_images(data.train, 500 if smoke else _TRAIN_ROWS),
+        validation=take_images(
+            data.validation, 500 if smoke else _VALIDATION_ROWS
+        ),
+        test=take_images(data.test, 500 if smoke else None),
         vocabularies={},
-    )
-
-
-def _take(split: datasets.Split, num_rows: int | None) -> datasets.Split:
-    # Rows come in random order.
-    images = split.features["image"][:num_rows]
-    return datasets.Split(
-        {"image": images.astype(np.float32) / 255.0},
-        {"label": split.labels["label"][:num_rows]},
     )
 
 
@@ -53,22 +45,10 @@ def make_models(data: datasets.MultitaskDataset, arm: Arm) -> Models:
         10,
         arm,
         lambda num_experts, width: [
-            _make_expert(*_CHANNELS[width]) for _ in range(num_experts)
+            make_convolutional_expert(*_CHANNELS[width])
+            for _ in range(num_experts)
         ],
         flatten=False,
-    )
-
-
-def _make_expert(first: int, second: int, units: int) -> keras.layers.Layer:
-    return keras.Sequential(
-        [
-            keras.layers.Conv2D(first, 5, activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Conv2D(second, 5, activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Flatten(),
-            keras.layers.Dense(units, activation="relu"),
-        ]
     )
 
 

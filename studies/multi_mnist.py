@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 
 import keras
-import numpy as np
 
 import keras_comet
 from keras_comet import datasets
 from studies.arms import gate_arms
+from studies.classifiers import make_convolutional_expert
+from studies.classifiers import take_images
 from studies.command import run_command
 from studies.study import Arm
 from studies.study import Models
@@ -33,19 +34,10 @@ def load(fashion: bool, seed: int, smoke: bool) -> datasets.MultitaskDataset:
     end = 500 if smoke else None
     return datasets.MultitaskDataset(
         name=data.name,
-        train=_take(data.train, end),
-        validation=_take(data.validation, end),
-        test=_take(data.test, end),
+        train=take_images(data.train, end),
+        validation=take_images(data.validation, end),
+        test=take_images(data.test, end),
         vocabularies={},
-    )
-
-
-def _take(split: datasets.Split, num_rows: int | None) -> datasets.Split:
-    # Rows come in random order.
-    images = split.features["image"][:num_rows]
-    return datasets.Split(
-        {"image": images.astype(np.float32) / 255.0},
-        {task: labels[:num_rows] for task, labels in split.labels.items()},
     )
 
 
@@ -63,7 +55,10 @@ def _make_model(
     image = keras.Input(shape, name="image")
     pixels = keras.layers.Flatten()(image)
     mixtures = keras_comet.MultiGateMixtureOfExperts(
-        [_make_expert(*_CHANNELS[arm.width]) for _ in range(arm.num_experts)],
+        [
+            make_convolutional_expert(*_CHANNELS[arm.width], num_dense=2)
+            for _ in range(arm.num_experts)
+        ],
         {task: arm.make_gate() for task in tasks},
     )((image, pixels))
     outputs = {}
@@ -73,20 +68,6 @@ def _make_model(
             hidden = keras.layers.Dense(50, "relu")(hidden)
         outputs[task] = keras.layers.Dense(10, "softmax", name=task)(hidden)
     return keras.Model({"image": image}, outputs)
-
-
-def _make_expert(first: int, second: int, units: int) -> keras.layers.Layer:
-    return keras.Sequential(
-        [
-            keras.layers.Conv2D(first, 5, activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Conv2D(second, 5, activation="relu"),
-            keras.layers.MaxPooling2D(),
-            keras.layers.Flatten(),
-            keras.layers.Dense(units, activation="relu"),
-            keras.layers.Dense(units, activation="relu"),
-        ]
-    )
 
 
 def make_study(name: str, fashion: bool, num_experts: int, k: int) -> Study:

@@ -77,10 +77,14 @@ def best_rate(validation_losses: Mapping[float, float]) -> float:
     """
 
     def order(rate: float) -> tuple[float, float]:
-        loss = validation_losses[rate]
-        return (math.inf if math.isnan(loss) else loss, rate)
+        return nan_last(validation_losses[rate]), rate
 
     return min(validation_losses, key=order)
+
+
+def nan_last(loss: float) -> float:
+    """Returns what losses are ordered by: NaN is the largest."""
+    return math.inf if math.isnan(loss) else loss
 
 
 def validation_losses(

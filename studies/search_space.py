@@ -9,9 +9,10 @@ gamma and the entropy weight the same of both: they differ in the gate alone.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
 
 import optuna
+
+from studies.trials import Setting
 
 _LEARNING_RATES = (1e-4, 5e-3)
 _GAMMAS = (0.01, 0.1, 1.0, 5.0, 10.0)
@@ -21,15 +22,6 @@ _MOST_SEARCH_EPOCHS = 10
 
 # What the paper tunes learning rates within, for recommenders.
 PAPER_LEARNING_RATES = (5e-5, 5e-4)
-
-
-class Setting(NamedTuple):
-    """One setting of an arm; what an arm does not tune is the default."""
-
-    learning_rate: float = 1e-3
-    gamma: float = 1.0
-    entropy_weight: float = 0.0
-    search_epochs: int = 0
 
 
 def draw_setting(tuned: Collection[str], number: int) -> Setting:

@@ -13,7 +13,7 @@ import keras
 
 import keras_comet
 from keras_comet import datasets
-from studies.search_space import Setting
+from studies.trials import Setting
 
 # By the tasks that each model predicts: one for all, or one for each.
 Models = dict[tuple[str, ...], keras.Model]

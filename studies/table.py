@@ -48,7 +48,7 @@ def to_markdown(groups: Mapping[str, Sequence[Record]], score: str) -> str:
     if with_agreement:
         header = (*header, "agreement")
     baseline = {each.seed: each.test_loss for each in groups.get(BASELINE, ())}
-    lines = [header, ("---",) * len(header)]
+    rows = []
     for arm, records in sorted(
         groups.items(),
         key=lambda item: np.mean([each.validation_loss for each in item[1]]),
@@ -77,7 +77,21 @@ def to_markdown(groups: Mapping[str, Sequence[Record]], score: str) -> str:
                 *line,
                 mean_and_error([each.agreement for each in records]),
             )
-        lines.append(line)
+        rows.append(line)
+    return format_table(header, rows)
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Writes a table in Markdown.
+
+    Args:
+        header: list of str.
+        rows: list of cells, as many in each as in the header.
+
+    Returns:
+        The lines of the table, without an end of the last one.
+    """
+    lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -133,10 +133,24 @@ def train(study: Study, run: Run, smoke: bool = False) -> Record:
         run.seed,
         smoke,
     )
+    return to_record(study.name, run, outcome)
+
+
+def to_record(study: str, run: Run, outcome: Outcome) -> Record:
+    """Makes the record of a run of what came of it.
+
+    Args:
+        study: str. Name of the study.
+        run: `Run`.
+        outcome: `Outcome`.
+
+    Returns:
+        The `Record`.
+    """
     shared = {field.name for field in dataclasses.fields(Record)}
     values = vars(outcome).items()
     return Record(
-        study.name, *run, **{n: value for n, value in values if n in shared}
+        study, *run, **{name: value for name, value in values if name in shared}
     )
 
 

@@ -9,7 +9,9 @@ import numpy as np
 from keras_comet.tuning import expected_best
 from studies.budget import budget_ratio
 from studies.search_space import PAPER_LEARNING_RATES
+from studies.table import format_table
 from studies.table import mean_and_error
+from studies.table import standard_error
 from studies.trials import Trial
 from studies.trials import best_trials
 
@@ -66,7 +68,6 @@ def trials_to_markdown(trials: Sequence[Trial], score: str) -> str:
         "entropy",
         "search epochs",
     )
-    lines = [header, ("---",) * len(header)]
     rows = []
     for arm, group in group_trials(trials).items():
         best = best_trials(group, BEST_SHARE)
@@ -95,8 +96,7 @@ def trials_to_markdown(trials: Sequence[Trial], score: str) -> str:
                 ),
             )
         )
-    lines += [line for _, line in sorted(rows)]
-    return _join(lines)
+    return format_table(header, [row for _, row in sorted(rows)])
 
 
 def search_to_markdown(trials: Sequence[Trial]) -> str:
@@ -120,7 +120,7 @@ def search_to_markdown(trials: Sequence[Trial]) -> str:
         "validation loss with search, less without",
         "budget without / with",
     )
-    lines = [header, ("---",) * len(header)]
+    rows = []
     groups = group_trials(trials)
     for arm, on in groups.items():
         gate, _, search = arm.rpartition("_")
@@ -137,7 +137,7 @@ def search_to_markdown(trials: Sequence[Trial]) -> str:
             losses([plain for plain, _ in pairs]),
             losses([searched for _, searched in pairs]),
         )
-        lines.append(
+        rows.append(
             (
                 arm,
                 str(len(pairs)),
@@ -148,7 +148,7 @@ def search_to_markdown(trials: Sequence[Trial]) -> str:
                 f"{ratio:.2f} ({low:.2f} to {high:.2f})",
             )
         )
-    return _join(lines)
+    return format_table(header, rows)
 
 
 def narrow_to_markdown(trials: Sequence[Trial]) -> str:
@@ -167,11 +167,11 @@ def narrow_to_markdown(trials: Sequence[Trial]) -> str:
         "test loss, best tenth",
         "of all rates",
     )
-    lines = [header, ("---",) * len(header)]
+    rows = []
     for arm, group in group_trials(trials).items():
         within = [each for each in group if low <= each.learning_rate <= high]
         if within:
-            lines.append(
+            rows.append(
                 (
                     arm,
                     str(len(within)),
@@ -186,7 +186,7 @@ def narrow_to_markdown(trials: Sequence[Trial]) -> str:
                     ),
                 )
             )
-    return _join(lines)
+    return format_table(header, rows)
 
 
 def losses(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
@@ -208,9 +208,4 @@ def _difference(values: Sequence[float]) -> str:
     mean = f"{np.mean(values):+.4f}"
     if len(values) < 2:
         return mean
-    error = np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{mean} ± {1.96 * error:.4f}"
-
-
-def _join(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{mean} ± {1.96 * standard_error(values):.4f}"

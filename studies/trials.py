@@ -8,7 +8,16 @@ from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from studies.search_space import Setting
+from studies.protocol import nan_last
+
+
+class Setting(NamedTuple):
+    """One setting of an arm; what an arm does not tune is the default."""
+
+    learning_rate: float = 1e-3
+    gamma: float = 1.0
+    entropy_weight: float = 0.0
+    search_epochs: int = 0
 
 
 class TrialRun(NamedTuple):
@@ -109,8 +118,7 @@ def best_trials(trials: Sequence[Trial], share: float) -> list[Trial]:
     """
 
     def order(trial: Trial) -> tuple[float, int]:
-        loss = trial.validation_loss
-        return (math.inf if math.isnan(loss) else loss, trial.number)
+        return nan_last(trial.validation_loss), trial.number
 
     count = math.ceil(share * len(trials))
     return sorted(trials, key=order)[:count]

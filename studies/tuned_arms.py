@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras_comet
-from studies.search_space import Setting
 from studies.study import Arm
 from studies.study import TunedArm
+from studies.trials import Setting
 
 # Ours, and as ours stand: no setting is tuned in `comet_default`.
 _DEADLINE = 5

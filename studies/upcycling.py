@@ -23,12 +23,15 @@ import keras_comet
 from keras_comet import datasets
 from studies import movielens
 from studies.command import RESULTS
+from studies.protocol import Run
+from studies.protocol import nan_last
 from studies.records import Record
 from studies.records import append_record
 from studies.records import read_records
 from studies.study import Arm
 from studies.study import Models
 from studies.table import to_markdown
+from studies.training import to_record
 from studies.training import train_models
 
 _NUM_EXPERTS = 16
@@ -74,7 +77,8 @@ def run_seed(
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
     models = movielens.STUDY.make_models(data, _ONE)
-    first = _train(_ONE, models, data, _TRAINING_RATE, seed, smoke, "one")
+    run = Run("one", _TRAINING_RATE, seed)
+    first = _train(_ONE, models, data, run, smoke)
     if ("one", _TRAINING_RATE) not in done:
         append_record(path, first)
     for name, (arm, make_gate) in _ARMS.items():
@@ -83,9 +87,8 @@ def run_seed(
                 continue
             keras.utils.set_random_seed(seed)
             copies = _copy(models, data, make_gate)
-            append_record(
-                path, _train(arm, copies, data, rate, seed, smoke, name)
-            )
+            run = Run(name, rate, seed)
+            append_record(path, _train(arm, copies, data, run, smoke))
 
 
 def _copy(
@@ -114,23 +117,19 @@ def _train(
     arm: Arm,
     models: Models,
     data: datasets.MultitaskDataset,
-    rate: float,
-    seed: int,
+    run: Run,
     smoke: bool,
-    name: str,
 ) -> Record:
     outcome = train_models(
-        movielens.STUDY, arm, models, data, rate, seed, smoke
+        movielens.STUDY,
+        arm,
+        models,
+        data,
+        run.learning_rate,
+        run.seed,
+        smoke,
     )
-    shared = {field.name for field in dataclasses.fields(Record)}
-    values = vars(outcome).items()
-    return Record(
-        "upcycling",
-        name,
-        rate,
-        seed,
-        **{key: value for key, value in values if key in shared},
-    )
+    return to_record("upcycling", run, outcome)
 
 
 def best_of_each(records: list[Record]) -> dict[str, list[Record]]:
@@ -148,7 +147,7 @@ def best_of_each(records: list[Record]) -> dict[str, list[Record]]:
         groups[arm] = [
             min(
                 (each for each in of_arm if each.seed == seed),
-                key=lambda each: each.validation_loss,
+                key=lambda each: nan_last(each.validation_loss),
             )
             for seed in sorted({each.seed for each in of_arm})
         ]

@@ -47,7 +47,7 @@ def plot_expected_best(
             "comet": ([0.2, 0.2, 0.1], [0.3, 0.2, 0.1]),
         }
     )
-    figure.savefig("expected_best.png")
+    figure.axes[0].get_xlabel()  # "trials"
     ```
     """
     if not trials:

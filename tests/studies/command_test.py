@@ -1,9 +1,3 @@
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 import types
 
 import pytest
@@ -11,7 +5,7 @@ import pytest
 import studies.training
 from studies.command import run_command
 from studies.command import run_study
-from tests.helpers import ROOT
+from tests.studies.killed import kill_and_go_on
 from tests.studies.protocol_test import record
 
 # A study whose losses are known and whose runs take no time: no TensorFlow.
@@ -30,31 +24,12 @@ run_study(study, ["a", "bc"], pathlib.Path(sys.argv[1]), 3, 1)
 """
 
 
-def start_toy(path, seconds):
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(TOY), str(path), str(seconds)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.DEVNULL,
-    )
-
-
 def test_killed_study_goes_on_to_the_same_lines(tmp_path):
-    whole, parts = tmp_path / "whole.csv", tmp_path / "parts.csv"
-    undisturbed = start_toy(whole, 0.0)
-    killed = start_toy(parts, 0.1)
-    while not parts.exists() or parts.read_text().count("\n") < 4:
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    before = parts.read_text()
-    parts.write_text(before + "toy,a,0.0")
-    assert start_toy(parts, 0.0).wait() == undisturbed.wait() == 0
-    after = parts.read_text()
+    texts = kill_and_go_on(TOY, tmp_path, "toy,a,0.0")
     # Rates 2e-3, 5e-3, 8e-4 and 3.2e-4 for each arm, then two more seeds.
-    assert after.count("\n") == 1 + 2 * (4 + 2)
-    assert after == whole.read_text()
-    assert after.startswith(before)
+    assert texts.after.count("\n") == 1 + 2 * (4 + 2)
+    assert texts.after == texts.whole
+    assert texts.after.startswith(texts.before)
 
 
 @pytest.fixture

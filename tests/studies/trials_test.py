@@ -1,22 +1,16 @@
 import dataclasses
-import os
 import random
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 
 import pytest
 
 from studies.records import read_records
-from studies.search_space import Setting
 from studies.search_space import draw_setting
+from studies.trials import Setting
 from studies.trials import Trial
 from studies.trials import TrialRun
 from studies.trials import best_trials
 from studies.trials import remaining_trials
-from tests.helpers import ROOT
+from tests.studies.killed import kill_and_go_on
 
 ALL = ("learning_rate", "gamma", "entropy_weight", "search_epochs")
 
@@ -37,15 +31,6 @@ sys.modules["studies.training"] = types.SimpleNamespace(
     train_trial=train_trial)
 run_trials(study, ["a", "bc"], pathlib.Path(sys.argv[1]), 4, 1, False)
 """
-
-
-def start_toy(path, seconds):
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(TOY), str(path), str(seconds)],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.DEVNULL,
-    )
 
 
 def trial(arm, number, validation_loss=0.5, test_loss=0.5, **values):
@@ -71,18 +56,9 @@ def trial(arm, number, validation_loss=0.5, test_loss=0.5, **values):
 
 
 def test_killed_search_goes_on_to_the_same_trials(tmp_path):
-    whole, parts = tmp_path / "whole.csv", tmp_path / "parts.csv"
-    undisturbed = start_toy(whole, 0.0)
-    killed = start_toy(parts, 0.1)
-    while not parts.exists() or parts.read_text().count("\n") < 4:
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    before = parts.read_text()
-    parts.write_text(before + "toy,a,0")
-    assert start_toy(parts, 0.0).wait() == undisturbed.wait() == 0
-    assert parts.read_text() == whole.read_text()
-    trials = read_records(parts, Trial)
+    texts = kill_and_go_on(TOY, tmp_path, "toy,a,0")
+    assert texts.after == texts.whole
+    trials = read_records(tmp_path / "parts.csv", Trial)
     assert len(trials) == 8
     # Other settings after the resume than before it, the same in both arms.
     rates = {each.number: each.learning_rate for each in trials}
