@@ -14,6 +14,7 @@ TEST_FLAGS ?= --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
 OLDEST_PYTHON ?= 3.10
 NEWEST_PYTHON ?= 3.13
 FAST = not slow and not subprocess and not network and not gpu
+SLOW = slow and not network and not gpu
 
 # Where the loaders of keras_comet.datasets look.
 KERAS_COMET_CACHE ?= $(HOME)/.cache/keras_comet
@@ -60,7 +61,8 @@ test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest $(TEST_FLAGS) -m "$(FAST)"
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest $(TEST_FLAGS) -m "slow and not network and not gpu"
+	$(BIN)/python -m pytest $(TEST_FLAGS) -m "$(SLOW)"
+	TF_USE_LEGACY_KERAS=1 $(BIN)/python -m pytest $(TEST_FLAGS) -m "$(SLOW)"
 
 # The fast tests on the oldest versions that setup.cfg allows, and on the newest
 # that there are, in environments of their own. uv downloads a Python that it

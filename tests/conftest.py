@@ -24,8 +24,8 @@ from tests.cost import rank
 
 # A longer test needs the marker `slow`: seconds, with the set-up that is its
 # own, and without the one that it shares with others, which has its own limit.
-LONGEST_TEST = 20.0
-LONGEST_SHARED_SETUP = 90.0
+LONGEST_TEST = 5.0
+LONGEST_SHARED_SETUP = 20.0
 # Machines differ, and a busy one has slower cores: only what takes this many
 # times as long fails.
 TOLERANCE = 3.0

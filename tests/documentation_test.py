@@ -29,6 +29,7 @@ def examples():
             yield pytest.param(textwrap.dedent(block), id=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", list(examples()))
 def test_example_runs(example, tmp_path, monkeypatch):
     # What an example writes is not for the repository.

@@ -95,6 +95,7 @@ def processes(tmp_path_factory):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("index", "version"), [(0, "3"), (1, "2")])
 def test_environment_chooses_the_keras(processes, index, version):
     finished = processes[index]
@@ -111,6 +112,7 @@ def test_weights_file_moves_between_the_two_kerases(processes):
     np.testing.assert_allclose(outputs[2], outputs[0], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_another_backend_gives_a_clear_error(backend):
     finished = run_script(IMPORT, KERAS_BACKEND=backend, TF_USE_LEGACY_KERAS="")
@@ -131,6 +133,7 @@ def said():
     return dict(zip(CASES, said, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mistake", "remedy"),
     [

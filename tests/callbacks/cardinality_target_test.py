@@ -182,6 +182,7 @@ def test_custom_loop():
         assert (cardinalities(gate).max() <= 2) == (step >= 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_steps_per_execution_and_xla(jit_compile):
     model, gate = build_model.__wrapped__(keras_comet.COMETGate, 4)[:2]
@@ -324,6 +325,7 @@ def test_model_without_such_gates_raises():
         CardinalityTarget(by_epoch=1).set_model(model)
 
 
+@pytest.mark.slow
 def test_two_replicas_share_one_cap():
     finished = run_script(
         """

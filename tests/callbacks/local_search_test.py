@@ -56,6 +56,7 @@ def test_searches_every_interval_until_the_search_ends():
         assert report.loss_after <= report.loss_before
 
 
+@pytest.mark.slow
 def test_loss_of_the_batch_falls_as_reported():
     permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
     model = make_model(permutation)
@@ -102,6 +103,7 @@ def test_metrics_of_the_epoch_are_those_without_search():
     assert histories[0] == histories[1]
 
 
+@pytest.mark.slow
 def test_steps_per_execution_searches_once_for_several_updates():
     permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
     model = make_model(permutation)
@@ -111,6 +113,7 @@ def test_steps_per_execution_searches_once_for_several_updates():
     assert list(search.reports) == [3, 6]
 
 
+@pytest.mark.slow
 def test_recommender_with_missing_labels_is_searched():
     permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
     names = ("click", "rating")
@@ -141,6 +144,7 @@ def test_recommender_with_missing_labels_is_searched():
     assert all(np.isfinite(r.loss_after) for r in search.reports.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["exchange", "sinkhorn"])
 def test_logs_hold_what_was_found(method, tmp_path):
     permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
@@ -202,6 +206,7 @@ class CheckedSearch(keras.callbacks.Callback):
             permutation.assignment.assign([order])
 
 
+@pytest.mark.slow
 def test_optimum_is_one_though_nothing_depended_on_anything_at_first():
     # The experts of the second mixture see what comes from the first, but
     # the loss does not, as long as the head is zero.

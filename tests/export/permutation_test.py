@@ -100,6 +100,7 @@ def add_exports(result):
         result.add(sharing, model, INPUTS, model(TENSORS, training=False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GATES)
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_served_outputs_equal_the_model(exports, sharing, kind):
@@ -108,6 +109,7 @@ def test_served_outputs_equal_the_model(exports, sharing, kind):
     np.testing.assert_allclose(served, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GATES)
 def test_permutations_change_outputs_at_all(exports, kind):
     plain = exports.expected["none"][kind]
@@ -117,11 +119,13 @@ def test_permutations_change_outputs_at_all(exports, kind):
     assert np.abs(permuted - plain).max() > 0.01
 
 
+@pytest.mark.slow
 def test_identity_adds_no_op(exports):
     ops = [exports.report[each]["ops"] for each in ("none", "identity")]
     assert ops[0] == ops[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sharing", "gathers"), SHARINGS.items())
 def test_permutation_is_one_gather_with_constant_indices(
     exports, sharing, gathers
@@ -137,6 +141,7 @@ def test_permutation_is_one_gather_with_constant_indices(
         assert set(more) <= {"Const"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_graph_has_no_search(exports, sharing):
     ops, plain = (exports.report[each]["ops"] for each in (sharing, "none"))

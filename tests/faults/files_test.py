@@ -178,6 +178,7 @@ print("equal", resumed == [whole, whole])
 """
 
 
+@pytest.mark.slow
 def test_process_killed_while_it_writes_resumes_from_the_one_before(tmp_path):
     finished = run_script(KILLED, str(tmp_path))
     assert finished.returncode == 0, finished.stderr

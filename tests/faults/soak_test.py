@@ -62,6 +62,7 @@ def soak(predict, calls):
         assert len(list(pool.map(answer, range(calls)))) == calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", "export"])
 def test_answers_from_four_threads_are_identical(name, predictors):
     soak(predictors[name], 400)

@@ -204,6 +204,7 @@ def test_find_permutations_goes_by_their_variables():
     assert [id(p) for p in found] == [id(permutations[2]), id(permutations[0])]
 
 
+@pytest.mark.slow
 def test_permutation_is_found_as_long_as_it_lives():
     permutation = keras_comet.ExpertPermutation(3)
     variable = permutation.permutation_weights

@@ -147,6 +147,7 @@ def test_config_is_plain_and_stays_the_same():
     assert rebuilt.permutation is not gate.permutation
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_config():
     script = """
         import json

@@ -1,8 +1,11 @@
 """Mixtures on two replicas of a MirroredStrategy."""
 
+import pytest
+
 from tests.helpers import run_script
 
 
+@pytest.mark.slow
 def test_two_replicas_train_with_noise_of_their_own_and_one_state():
     # Logical devices must be set before TensorFlow starts.
     finished = run_script(

@@ -129,6 +129,7 @@ def count_sorts(served):
     )
 
 
+@pytest.mark.slow
 def test_export_has_the_cap_as_a_constant(tmp_path):
     inputs = keras.Input((6,), name="x")
     moe = make_mixture("dense")
@@ -149,6 +150,7 @@ def test_export_has_the_cap_as_a_constant(tmp_path):
     assert count_sorts(served) > count_sorts(tf.saved_model.load(path)) == 1
 
 
+@pytest.mark.slow
 def test_local_search_finds_an_optimum_of_the_loss_under_the_cap():
     permutation = keras_comet.ExpertPermutation(5)
     gates = {

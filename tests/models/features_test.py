@@ -399,6 +399,7 @@ def test_ids_are_weighted_by_another_input(tmp_path):
         feature(ids, weights=np.ones([3, 1]))
 
 
+@pytest.mark.slow
 def test_a_recommender_reads_and_serves_weights_of_ids(tmp_path):
     def make(weights_name="shares"):
         feature = MultiCategoricalFeature(

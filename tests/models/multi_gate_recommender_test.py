@@ -94,7 +94,15 @@ def losses_by_formula(predictions, labels, weights=None):
     )
 
 
-@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize(
+    "gate",
+    [
+        pytest.param(
+            gate, marks=[] if gate in ("comet", "top_k") else pytest.mark.slow
+        )
+        for gate in GATES
+    ],
+)
 def test_fit_evaluate_predict_with_every_gate(gate):
     # One of them in a graph, where tests/testing compile every gate.
     model = make_model(gate, dispatch="auto", run_eagerly=gate != "comet")
@@ -264,6 +272,7 @@ def test_labels_of_weight_zero_may_be_anything():
     np.testing.assert_allclose(found["click_loss"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate", ["comet", "hash"])
 def test_saved_model_predicts_and_resumes_equally(gate, tmp_path):
     permutation = keras_comet.ExpertPermutation(5)
@@ -341,6 +350,7 @@ def test_weights_of_other_tasks_are_an_error(tmp_path):
         other.load_weights(tmp_path / "m.weights.h5")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [True, False])
 def test_reloaded_under_another_policy_it_keeps_its_own(given, tmp_path):
     if given:
@@ -492,6 +502,7 @@ def test_weights_file_moves_between_models(tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_trains_from_tf_data_with_stacked_experts_and_three_tasks():
     x, y = make_data()
     model = make_model(
@@ -602,6 +613,7 @@ def test_bad_calls_raise():
         model.compile("adam", loss="mse")
 
 
+@pytest.mark.slow
 def test_compile_arguments_survive_saving(tmp_path):
     model = make_model(compile=False)
     model.compile("sgd", steps_per_execution=2)

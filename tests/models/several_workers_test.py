@@ -92,6 +92,7 @@ FIT = "Use `keras_comet.Trainer` and `MultiWorkerMirroredStrategy`"
 EVALUATE = "Evaluate saved weights in a process of its own"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not KERAS_3, reason="Keras 2 has all of it")
 def test_several_workers_are_refused_with_the_remedy(mirrored):
     for name, method, remedy in (
@@ -103,6 +104,7 @@ def test_several_workers_are_refused_with_the_remedy(mirrored):
         assert mirrored[name].startswith(begin)
 
 
+@pytest.mark.slow
 def test_parameter_servers_are_for_keras_2(servers):
     for name, remedy in (("fit", FIT), ("evaluate", EVALUATE)):
         if KERAS_3:

@@ -65,6 +65,7 @@ def test_a_task_uses_its_own_experts_and_the_shared_ones():
         )
 
 
+@pytest.mark.slow
 def test_it_trains_and_is_the_same_when_loaded_and_when_served(tmp_path):
     model = make_model()
     model.task_experts["buy"][1].trainable = False
@@ -88,6 +89,7 @@ def test_it_trains_and_is_the_same_when_loaded_and_when_served(tmp_path):
         np.testing.assert_allclose(served[task], each, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_search_logger_and_cardinality_target_find_its_gates(tmp_path):
     permutations = {
         task: keras_comet.ExpertPermutation(n, name=task)

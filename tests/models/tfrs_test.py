@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 PROGRAM = textwrap.dedent(
@@ -88,6 +90,7 @@ PROGRAM = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_tensorflow_recommenders_model_trains_and_exports():
     environment = {
         **os.environ,

@@ -288,6 +288,7 @@ def run_stacked(wrap=lambda loss_fn: loss_fn):
     return problem, report
 
 
+@pytest.mark.slow
 def test_compiled_loss_is_searched_alike_and_deterministically():
     stacked = run_stacked()
     assert stacked[1].moves > 0

@@ -165,6 +165,7 @@ def test_switched_off_fits_as_without_permutation(inner, run_eagerly, ways):
         np.testing.assert_array_equal(np.array(searched), [np.eye(N)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("inner", "compiled"),
     [

@@ -16,9 +16,12 @@ from tests.helpers import rows
 USERS = ["ann", "bob", "zoë"]
 ITEMS = [f"film {i}" for i in range(12)]
 
-pytestmark = pytest.mark.skipif(
-    not c_server.has_compiler(), reason="there is no C compiler, gcc"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not c_server.has_compiler(), reason="there is no C compiler, gcc"
+    ),
+]
 
 
 def make_model():

@@ -103,6 +103,7 @@ def toy():
     )
 
 
+@pytest.mark.slow
 def test_train_fills_a_record(toy):
     record = train(toy, Run("top_k", 1e-2, 1), smoke=True)
     assert (record.study, record.arm, record.seed) == ("toy", "top_k", 1)
@@ -112,6 +113,7 @@ def test_train_fills_a_record(toy):
     assert 0 <= record.dead_experts <= 1
 
 
+@pytest.mark.slow
 def test_trial_searches_and_has_what_was_drawn(toy, monkeypatch):
     searches = []
     search = keras_comet.search.LocalSearchOptimizer.search
@@ -137,6 +139,7 @@ def test_trial_searches_and_has_what_was_drawn(toy, monkeypatch):
         )
 
 
+@pytest.mark.slow
 def test_sinkhorn_ends_with_a_permutation(toy):
     trial = train_trial(toy, TrialRun("top_k_sinkhorn", 3), smoke=True)
     # The best weights are from after the search.

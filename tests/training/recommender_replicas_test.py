@@ -223,6 +223,7 @@ def process(tmp_path_factory):
     return run_script(SCRIPT, directory, *PARTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_two_replicas_do_as_one(part, process):
     assert f"finished {part}" in process.stdout.splitlines(), process.stderr

@@ -156,6 +156,7 @@ def process(tmp_path_factory):
     return run_script(SCRIPT, str(tmp_path_factory.mktemp("checkpoints")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part", ["search_in_fit", "search_in_a_loop", "train_as_one", "resume"]
 )

@@ -147,6 +147,7 @@ def directory(tmp_path_factory):
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["exchange", "sinkhorn"])
 def test_training_killed_three_times_ends_as_one_that_was_not(
     method, directory

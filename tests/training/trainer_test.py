@@ -115,6 +115,7 @@ def test_half_precision_with_a_loss_scale_equals_fit():
     assert_trains_as_fit(mixture_model, batches(), epochs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_searches_are_those_of_the_callback():
     expected = mixture_model(search_steps=9)
@@ -375,6 +376,7 @@ def train_with_checkpoints(
     return model, history
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make_model", "in_a_graph"), [(linear_model, False), (mixture_model, True)]
 )
@@ -411,6 +413,7 @@ def test_checkpoints_are_written_when_due_and_the_newest_kept(tmp_path):
     assert update_numbers(tmp_path / "b") == [4, 6, 8, 12]
 
 
+@pytest.mark.slow
 def test_learning_rate_and_reports_are_resumed(tmp_path):
     def train(epochs, callbacks=()):
         model = mixture_model(search_steps=6)
