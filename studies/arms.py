@@ -29,10 +29,11 @@ def gate_arms(
     One expert costs at inference what k of them do: it is k times as wide.
     An arm's name says what it is: `fast` gates learn as fast as experts, and
     other COMET and DSelect-k gates ten times slower; those that are `capped`
-    keep the k largest weights of a row from the deadline on, the others have
-    an entropy weight; with a `base`, experts share one; with a `union` all
-    tasks together keep so many experts of a row; in `cgc` each task has a
-    quarter of the experts for itself, and half of them are shared.
+    keep the k largest weights of a row from the deadline on, or `late`, from
+    four times that on, the others have an entropy weight; with a `base`,
+    experts share one; with a `union` all tasks together keep so many experts
+    of a row; in `cgc` each task has a quarter of the experts for itself, and
+    half of them are shared.
 
     Args:
         num_experts: int.
@@ -58,6 +59,7 @@ def gate_arms(
 
     def capped(
         make: type[keras_comet.Gate],
+        by_epoch: int = deadline,
         union_cap: int | None = None,
         **arguments: object,
     ) -> Arm:
@@ -65,10 +67,10 @@ def gate_arms(
             with_gate(make, k=k, **arguments),
             make_callbacks=lambda: [
                 keras_comet.CardinalityTarget(
-                    by_epoch=deadline, union_cap=union_cap
+                    by_epoch=by_epoch, union_cap=union_cap
                 )
             ],
-            counts_from=deadline + 1,
+            counts_from=by_epoch + 1,
         )
 
     slow = {"learning_rate_multiplier": _SLOW}
@@ -89,6 +91,7 @@ def gate_arms(
         arms[name] = with_gate(comet, k=k, entropy_weight=weight, **fast)
     arms["comet_capped"] = capped(comet, **slow)
     arms["comet_capped_0.03"] = capped(comet, entropy_weight=0.03, **slow)
+    arms["comet_capped_late"] = capped(comet, by_epoch=4 * deadline, **slow)
     arms["comet_capped_fast"] = capped(comet, **fast)
     arms["dselect_k_capped"] = capped(keras_comet.DSelectKGate, **slow)
     if has_ids:

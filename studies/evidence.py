@@ -34,6 +34,7 @@ _ROOT = Path(__file__).parent.parent
 _GUIDES = _ROOT / "docs" / "guides"
 PAGES = (
     _ROOT / "README.md",
+    _GUIDES / "cardinality.md",
     _GUIDES / "do_experts_pay.md",
     _GUIDES / "evidence.md",
 )
