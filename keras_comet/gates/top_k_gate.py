@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import aggregation
+from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.base import RegularizerWeight
 from keras_comet.gates.base import check_k
@@ -133,10 +134,10 @@ class TopKGate(LinearGate):
             )
         if not self.noise:
             return
-        self.noise_kernel = self.add_weight(
-            name="noise_kernel",
-            shape=self.kernel.shape,
-            initializer="zeros",
+        self.noise_kernel = self.add_matrix(
+            "noise_kernel",
+            tuple(self.kernel.shape),
+            keras.initializers.Zeros(),
         )
         self.seed_state = add_seed_state(self, self.seed)
 
