@@ -32,7 +32,7 @@ class TopKGate(LinearGate):
 
     With a `balance_rate` u, experts are chosen by the logits plus a balance
     that every training call moves towards even loads, by u times the sign of
-    what an expert's load lacks of the mean. The weights of the chosen remain
+    what an expert's load lacks of the mean, unless the gate is frozen. The weights of the chosen remain
     the softmax of their logits, and no loss is added.
 
     With `noise=True`, training adds `N(0, 1) * softplus(x . w_noise)` to the
@@ -157,7 +157,7 @@ class TopKGate(LinearGate):
             # The balance chooses, and does not weigh.
             rank = logits.shape.rank
             chosen = tf.gather(logits, experts, batch_dims=rank - 1)
-            if training:
+            if training and self.trainable:
                 self._move_balance(selected)
         return tf.nn.softmax(chosen)[..., tf.newaxis] * selected, penalties
 
