@@ -70,8 +70,8 @@ def expert_similarity(
     mean over rows and experts is subtracted, which they share: otherwise all
     positive outputs would look alike. The similarity of two experts is the
     mean over rows of the cosine between their outputs. It sees no difference
-    between an output and a multiple of it. Rows with NaN are left out; if
-    there is no row to count, every number is NaN. `effective_experts` is the
+    between an output and a multiple of it. Rows with NaN are left out, and
+    padding; if there is no row to count, every number is NaN. `effective_experts` is the
     exponential of the entropy of `eigenvalues / num_experts` of that matrix.
 
     Args:

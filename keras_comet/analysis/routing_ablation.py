@@ -38,7 +38,7 @@ def routing_ablation(
     | `best_single_expert` | 1 for one expert, the same for all rows |
 
     A `union_cap` of the mixture, if it has one, holds for the replaced weights
-    as well.
+    as well. Padding is no row.
 
     The best single expert is that with the smallest loss on this same data,
     which favours it a little. Finding it takes one evaluation of the data for
@@ -185,9 +185,9 @@ def _route(
         sizes.append(int(tf.nest.flatten(inputs)[0].shape[0]))
         for label, (gate, weights) in capture_routing(model, inputs).items():
             gates[label] = gate
-            rows.setdefault(label, []).append(
-                weights.reshape(-1, gate.num_experts)
-            )
+            weights = weights.reshape(-1, gate.num_experts)
+            # Gates weigh no padding, whose weights are all 0.
+            rows.setdefault(label, []).append(weights[weights.any(axis=-1)])
     if len(sizes) < 2:
         raise ValueError(
             "The spread over batches needs at least two batches. Received: "

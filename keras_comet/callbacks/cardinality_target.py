@@ -108,7 +108,6 @@ class CardinalityTarget(keras.callbacks.Callback):
         self.union_cap = union_cap
         self._deadline = deadline
         self._caps: list[_Cap] = []
-        self._steps_before_epoch = 0
         self._position = 0
         self._is_done = False
 
@@ -148,19 +147,14 @@ class CardinalityTarget(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         # Another callback may have restored weights.
         self._is_done = False
-        if self.by_epoch is not None:
-            self.update(epoch)
-        else:
-            iterations = self.model.optimizer.iterations
-            self._steps_before_epoch = int(tf.convert_to_tensor(iterations))
-            self.update(self._steps_before_epoch)
+        self.update(self._count_steps() if self.by_epoch is None else epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self.by_epoch is not None:
-            # For gates that the first step built.
-            self.update(self._position)
-        else:
-            self.update(self._steps_before_epoch + batch + 1)
+        if self._is_done:
+            return
+        # By epochs, for gates that the first step built.
+        by_step = self.by_epoch is None
+        self.update(self._count_steps() if by_step else self._position)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if self.by_epoch is not None:
@@ -199,6 +193,10 @@ class CardinalityTarget(keras.callbacks.Callback):
             if each.read() > each.limit:
                 each.variable.assign(each.limit)
         self._is_done = len(built) == len(self._caps)
+
+    def _count_steps(self) -> int:
+        # Batches are not counted: some only add to the gradients of a step.
+        return int(tf.convert_to_tensor(self.model.optimizer.iterations))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,18 +17,24 @@ class LearningRateMultiplier(keras.constraints.Constraint):
 
     Args:
         multiplier: float above 0.
-        before: variable of the same shape. Holds the value before the update;
-            `remember` writes it.
+
+    Attributes:
+        before: variable of the same shape and value, which whoever makes the
+            variable sets. Holds the value before the update: that after the
+            last one, or what `remember` has written since.
     """
 
-    def __init__(self, multiplier: float, before: Any) -> None:
+    def __init__(self, multiplier: float) -> None:
         self.multiplier = multiplier
-        self.before = before
+        self.before: Any = None
 
     def remember(self, variable: Any) -> None:
-        """Notes the value of the variable; call it in every training step."""
+        """Notes the value of the variable, which may have been assigned."""
         self.before.assign(tf.convert_to_tensor(variable))
 
     def __call__(self, w: Any) -> tf.Tensor:
         before = tf.convert_to_tensor(self.before)
-        return before + self.multiplier * (tf.convert_to_tensor(w) - before)
+        after = before + self.multiplier * (tf.convert_to_tensor(w) - before)
+        # For loops that call the model without `training=True`.
+        self.before.assign(after)
+        return after

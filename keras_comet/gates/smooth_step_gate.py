@@ -134,6 +134,7 @@ class SmoothStepGate(Gate):
         # Strings are refused where they would be multiplied.
         if (
             training
+            and self.trainable
             and self.input_scale is not None
             and routing_inputs.dtype != tf.string
         ):

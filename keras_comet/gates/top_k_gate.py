@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import aggregation
+from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.base import RegularizerWeight
 from keras_comet.gates.base import check_k
@@ -31,7 +32,7 @@ class TopKGate(LinearGate):
 
     With a `balance_rate` u, experts are chosen by the logits plus a balance
     that every training call moves towards even loads, by u times the sign of
-    what an expert's load lacks of the mean. The weights of the chosen remain
+    what an expert's load lacks of the mean, unless the gate is frozen. The weights of the chosen remain
     the softmax of their logits, and no loss is added.
 
     With `noise=True`, training adds `N(0, 1) * softplus(x . w_noise)` to the
@@ -133,10 +134,10 @@ class TopKGate(LinearGate):
             )
         if not self.noise:
             return
-        self.noise_kernel = self.add_weight(
-            name="noise_kernel",
-            shape=self.kernel.shape,
-            initializer="zeros",
+        self.noise_kernel = self.add_matrix(
+            "noise_kernel",
+            tuple(self.kernel.shape),
+            keras.initializers.Zeros(),
         )
         self.seed_state = add_seed_state(self, self.seed)
 
@@ -156,7 +157,7 @@ class TopKGate(LinearGate):
             # The balance chooses, and does not weigh.
             rank = logits.shape.rank
             chosen = tf.gather(logits, experts, batch_dims=rank - 1)
-            if training:
+            if training and self.trainable:
                 self._move_balance(selected)
         return tf.nn.softmax(chosen)[..., tf.newaxis] * selected, penalties
 

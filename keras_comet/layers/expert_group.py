@@ -92,6 +92,24 @@ class ExpertGroup:
             self._dtype,
         )
 
+    def capture(self, rows: tf.Tensor, weights: Sequence[tf.Tensor]) -> None:
+        """Notes what all experts make of the rows, if that is asked for.
+
+        Args:
+            rows: tensor `(rows, ...)`.
+            weights: list of what the gates that choose from this group weigh
+                all of their groups by, `(..., num_experts)`: 0 for padding,
+                which is left out.
+        """
+        captured = captured_outputs.get()
+        if captured is None or not tf.executing_eagerly():
+            return
+        is_routed = tf.reduce_any(tf.concat(weights, axis=-1) != 0.0, axis=-1)
+        rows = tf.boolean_mask(rows, tf.reshape(is_routed, [-1]))
+        if rows.shape[0]:
+            outputs = self._experts.call_all(rows, self._training)
+            captured.append((self._experts, self._label, outputs))
+
     def combine(
         self,
         rows: tf.Tensor,
@@ -112,10 +130,6 @@ class ExpertGroup:
             # Convolutions return another shape than they should, or abort.
             empty = tf.zeros([0, *self._output_shape], self._dtype)
             return [empty] * len(weights)
-        captured = captured_outputs.get()
-        if captured is not None and tf.executing_eagerly():
-            outputs = self._experts.call_all(rows, self._training)
-            captured.append((self._experts, self._label, outputs))
 
         def combine_all() -> list[tf.Tensor]:
             return ops.weighted_sum(

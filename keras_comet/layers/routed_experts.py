@@ -230,6 +230,7 @@ class RoutedExperts(keras.layers.Layer):
                 for each in terms.values():
                     each.append(shared)
                 continue
+            group.capture(rows, [weights[name] for name in readers])
             # As many as there are rows: one row must not broadcast.
             shape = [tf.shape(rows)[0], groups[label].num_experts]
             combined = group.combine(

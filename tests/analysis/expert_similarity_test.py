@@ -131,6 +131,21 @@ def test_rows_with_nan_are_left_out():
     assert np.isnan(found.matrix).all() and np.isnan(found.effective_experts)
 
 
+def test_padding_is_left_out():
+    experts = [keras.layers.Dense(4) for _ in range(3)]
+    moe = keras_comet.MixtureOfExperts(
+        experts, keras_comet.TopKGate(3), name="moe"
+    )
+    inputs = keras.Input((None, 3))
+    model = keras.Model(inputs, moe(keras.layers.Masking()(inputs)))
+    tokens = np.zeros((4, 7, 3), "float32")
+    tokens[:, 2:5] = FEATURES.reshape(4, 3, 3)
+    found = keras_comet.expert_similarity(model, tokens)["moe"]
+    outputs = np.stack([np.asarray(expert(FEATURES)) for expert in experts])
+    matrix, _ = similarity_by_hand(outputs.astype("float64"))
+    np.testing.assert_allclose(found.matrix, matrix, atol=1e-6)
+
+
 def test_each_mixture_sees_its_own_rows_and_equal_names_are_numbered():
     tokens = FEATURES.reshape(4, 3, 3)
     moes = [

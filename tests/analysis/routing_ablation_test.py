@@ -386,6 +386,36 @@ def test_tokens_are_overruled_one_by_one():
     assert found.differences["largest_only"] == (0.0, 0.0)
 
 
+def test_padding_is_no_row():
+    tokens = FEATURES[:20].reshape(4, 5, 3).copy()
+    is_token = np.arange(5) < np.array([[5], [1], [2], [4]])
+    tokens[~is_token] = 0.0
+    gate = keras_comet.SoftmaxGate(3, name="gate")
+    experts = [keras.layers.Dense(1) for _ in range(3)]
+    inputs = keras.Input((5, 3))
+    mixture = keras_comet.MixtureOfExperts(experts, gate)
+    model = keras.Model(inputs, mixture(keras.layers.Masking()(inputs)))
+    randomize(model)
+    model.compile("sgd", "mse")
+    data = (tokens, tokens[..., :1])
+    found = keras_comet.routing_ablation(model, data, 2).gates["gate"]
+    features = tokens[is_token]
+    outputs = np.stack([dense(e, features) for e in experts], axis=1)
+    weights = softmax(dense(gate, features))
+    batch_of = np.nonzero(is_token)[0] // 2
+
+    def loss(weights):
+        mixed = np.einsum("bn,bnw->bw", weights, outputs)
+        losses = (mixed - features[:, :1]) ** 2
+        return np.mean([losses[batch_of == b].mean() for b in (0, 1)])
+
+    for name, changed in interventions_by_hand(weights).items():
+        if name in ("mean_weights", "shuffled"):
+            assert found.differences[name].mean == pytest.approx(
+                loss(changed) - loss(weights), abs=1e-5
+            )
+
+
 def make_report():
     """Numbers by hand: one expert is enough for `buy`, not for `see`."""
     values = {

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import keras_comet
 from keras_comet import CardinalityTarget
+from keras_comet._keras import KERAS_3
 from keras_comet._keras import keras
 from tests.helpers import rows
 from tests.helpers import run_script
@@ -92,6 +93,25 @@ def test_cap_holds_from_the_step_named():
     fit(model, CardinalityTarget(by_step=25), record, epochs=3)
     assert all((count <= 2) == (step >= 25) for step, count in largest.items())
     assert set(largest) == set(range(1, 31))
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_steps_are_updates_and_not_batches(at_once):
+    model, gate = build_model.__wrapped__(keras_comet.COMETGate, 4)[:2]
+    # Two batches to an update, where Keras can do that.
+    options = {"gradient_accumulation_steps": 2} if KERAS_3 else {}
+    optimizer = keras.optimizers.SGD(0.01, **options)
+    model.compile(optimizer, "mse", steps_per_execution=at_once)
+    seen = []
+    record = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(
+            (int(model.optimizer.iterations), int(gate.cardinality_cap))
+        )
+    )
+    # An epoch has 10 batches.
+    fit(model, CardinalityTarget(by_step=6), record, epochs=2)
+    assert all((cap == 2) == (step >= 6) for step, cap in seen)
+    assert {cap for _, cap in seen} == {2, 4}
 
 
 @pytest.mark.parametrize("gate_class", GATES)

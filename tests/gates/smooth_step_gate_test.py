@@ -284,3 +284,15 @@ def test_known_state_leaves_one_branch_in_the_graph(
     assert types.count("ReadVariableOp") <= len(gate.trainable_weights)
     assert not {"If", "StatelessIf"} & set(types)
     assert len(route.captured_inputs) == len(gate.trainable_weights)
+
+
+@pytest.mark.parametrize(
+    "gate_class", [keras_comet.COMETGate, keras_comet.DSelectKGate]
+)
+def test_a_frozen_gate_measures_no_scale(gate_class):
+    gate = gate_class(4)
+    features = 100.0 * rows(16, 3)
+    before = np.array(gate(features))
+    gate.trainable = False
+    gate(features, training=True)
+    np.testing.assert_array_equal(gate(features), before)

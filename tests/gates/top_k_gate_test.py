@@ -163,3 +163,13 @@ def test_balance_evens_the_loads_out():
 def test_negative_balance_rate_raises():
     with pytest.raises(ValueError, match="balance_rate=-0.1"):
         keras_comet.TopKGate(4, balance_rate=-0.1)
+
+
+def test_a_frozen_gate_keeps_its_balance():
+    gate = keras_comet.TopKGate(4, k=1, balance_rate=0.5)
+    features = rows(16, 3)
+    before = np.array(gate(features))
+    gate.trainable = False
+    for _ in range(3):
+        gate(features, training=True)
+    np.testing.assert_array_equal(gate(features), before)
