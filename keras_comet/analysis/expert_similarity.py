@@ -71,8 +71,9 @@ def expert_similarity(
     positive outputs would look alike. The similarity of two experts is the
     mean over rows of the cosine between their outputs. It sees no difference
     between an output and a multiple of it. Rows with NaN are left out, and
-    padding; if there is no row to count, every number is NaN. `effective_experts` is the
-    exponential of the entropy of `eigenvalues / num_experts` of that matrix.
+    padding; if there is no row to count, every number is NaN.
+    `effective_experts` is the exponential of the entropy of `eigenvalues /
+    num_experts` of that matrix.
 
     Args:
         model: Keras model or layer. It is called once, eagerly and with

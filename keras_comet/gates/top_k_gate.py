@@ -32,8 +32,9 @@ class TopKGate(LinearGate):
 
     With a `balance_rate` u, experts are chosen by the logits plus a balance
     that every training call moves towards even loads, by u times the sign of
-    what an expert's load lacks of the mean, unless the gate is frozen. The weights of the chosen remain
-    the softmax of their logits, and no loss is added.
+    what an expert's load lacks of the mean, unless the gate is frozen. The
+    weights of the chosen remain the softmax of their logits, and no loss is
+    added.
 
     With `noise=True`, training adds `N(0, 1) * softplus(x . w_noise)` to the
     logits before the choice, which makes gates try other experts.
