@@ -23,9 +23,8 @@ from tests.cost import mark_by_cost
 from tests.cost import rank
 
 # A longer test needs the marker `slow`: seconds, with the set-up that is its
-# own, and without the one that it shares with others, which has its own limit.
-LONGEST_TEST = 5.0
-LONGEST_SHARED_SETUP = 20.0
+# own, and without the one that it shares with others, which has a limit too.
+LONGEST_TEST = 20.0
 # Machines differ, and a busy one has slower cores: only what takes this many
 # times as long fails.
 TOLERANCE = 3.0
@@ -158,13 +157,12 @@ def pytest_runtest_makereport(item, call):
             now - then
             for now, then in zip(_clocks(), item.stash[_STARTED], strict=True)
         )
-        limit = LONGEST_TEST if call.when == "call" else LONGEST_SHARED_SETUP
         slow = item.get_closest_marker("slow")
-        if report.passed and seconds > TOLERANCE * limit and not slow:
+        if report.passed and seconds > TOLERANCE * LONGEST_TEST and not slow:
             report.outcome = "failed"
             report.longrepr = (
-                f"{item.nodeid}: {call.when} took {seconds:.0f} s, and may "
-                f"take {limit:.0f} s. Make it shorter, or mark it `slow`."
+                f"{item.nodeid}: {call.when} took {seconds:.0f} s. Make it "
+                f"shorter than {LONGEST_TEST:.0f} s, or mark it `slow`."
             )
         item.stash[_STARTED] = _clocks()
     return report

@@ -97,9 +97,7 @@ def losses_by_formula(predictions, labels, weights=None):
 @pytest.mark.parametrize(
     "gate",
     [
-        pytest.param(
-            gate, marks=[] if gate in ("comet", "top_k") else pytest.mark.slow
-        )
+        pytest.param(gate, marks=[] if gate == "top_k" else pytest.mark.slow)
         for gate in GATES
     ],
 )
