@@ -102,6 +102,7 @@ def test_environment_chooses_the_keras(processes, index, version):
     assert finished.stdout.startswith(version + " "), finished.stderr
 
 
+@pytest.mark.slow
 def test_weights_file_moves_between_the_two_kerases(processes):
     outputs = []
     for finished, version in zip(processes, "323", strict=True):
@@ -133,7 +134,6 @@ def said():
     return dict(zip(CASES, said, strict=True))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mistake", "remedy"),
     [

@@ -157,30 +157,32 @@ class Gate(keras.layers.Layer):
         # One expert needs no split: Keras warns of an empty weight without
         # gradient if it is trainable.
         trainable = math.prod(shape) > 0
-        slowed = trainable and self.learning_rate_multiplier != 1.0
-        constraint = (
-            LearningRateMultiplier(self.learning_rate_multiplier)
-            if slowed
-            else None
-        )
-        variable = self.add_weight(
-            name=name,
-            shape=shape,
-            initializer=as_matrix(initializer),
-            trainable=trainable,
-            constraint=constraint,
-        )
-        if constraint is not None:
-            constraint.before = self.add_weight(
+        initializer = as_matrix(initializer)
+        constraint = None
+        if trainable and self.learning_rate_multiplier != 1.0:
+            before = self.add_weight(
                 name=f"{name}_before_update",
                 shape=shape,
-                initializer=lambda *_, **__: tf.convert_to_tensor(variable),
+                initializer=initializer,
                 trainable=False,
                 aggregation=aggregation("only_first_replica"),
             )
             # An attribute, so that every way of saving finds it.
-            setattr(self, f"{name}_before_update", constraint.before)
-        return variable
+            setattr(self, f"{name}_before_update", before)
+            constraint = LearningRateMultiplier(
+                self.learning_rate_multiplier, before
+            )
+
+            def initializer(*_: Any, **__: Any) -> tf.Tensor:
+                return tf.convert_to_tensor(before)
+
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=initializer,
+            trainable=trainable,
+            constraint=constraint,
+        )
 
     def route(
         self, routing_inputs: tf.Tensor, training: bool

@@ -17,16 +17,14 @@ class LearningRateMultiplier(keras.constraints.Constraint):
 
     Args:
         multiplier: float above 0.
-
-    Attributes:
-        before: variable of the same shape and value, which whoever makes the
-            variable sets. Holds the value before the update: that after the
-            last one, or what `remember` has written since.
+        before: variable of the same shape and value. Holds the value before
+            the update: that after the last one, or what `remember` has
+            written since.
     """
 
-    def __init__(self, multiplier: float) -> None:
+    def __init__(self, multiplier: float, before: Any) -> None:
         self.multiplier = multiplier
-        self.before: Any = None
+        self.before = before
 
     def remember(self, variable: Any) -> None:
         """Notes the value of the variable, which may have been assigned."""

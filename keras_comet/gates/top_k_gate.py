@@ -6,7 +6,6 @@ from typing import Any
 import tensorflow as tf
 
 from keras_comet._keras import aggregation
-from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.gates.base import RegularizerWeight
 from keras_comet.gates.base import check_k
@@ -136,9 +135,7 @@ class TopKGate(LinearGate):
         if not self.noise:
             return
         self.noise_kernel = self.add_matrix(
-            "noise_kernel",
-            tuple(self.kernel.shape),
-            keras.initializers.Zeros(),
+            "noise_kernel", tuple(self.kernel.shape), "zeros"
         )
         self.seed_state = add_seed_state(self, self.seed)
 

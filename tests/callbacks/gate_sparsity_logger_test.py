@@ -138,7 +138,6 @@ def trained(tmp_path_factory):
     return logger, weights, read_events(tmp_path)
 
 
-@pytest.mark.slow
 def test_event_file_equals_numpy(trained):
     logger, weights, events = trained
     assert set(events) == {

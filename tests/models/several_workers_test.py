@@ -104,7 +104,6 @@ def test_several_workers_are_refused_with_the_remedy(mirrored):
         assert mirrored[name].startswith(begin)
 
 
-@pytest.mark.slow
 def test_parameter_servers_are_for_keras_2(servers):
     for name, remedy in (("fit", FIT), ("evaluate", EVALUATE)):
         if KERAS_3:
