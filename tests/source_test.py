@@ -19,7 +19,7 @@ ALLOWED = {
     "metrics": {"ops"},
     "datasets": set(),
     "containers": set(),
-    "gates": {"ops", "regularizers"},
+    "gates": {"ops", "regularizers", "containers"},
     "layers": {"ops", "regularizers", "gates", "containers"},
     "models": {"ops", "gates", "layers", "containers"},
     "search": {

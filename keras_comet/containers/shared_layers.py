@@ -1,57 +1,98 @@
-"""Configs of layers that may be shared, so that copies share them again."""
+"""Configs of layers that may be shared, so that copies share them again.
+
+A layer that several others use has a key in the configs of all of them. Keras
+gives equal keys one object, but only while it loads a file; in a config that
+came as JSON, `deserialize_layers` does. `clone_model` and
+`from_config(get_config())` rebuild one user after another: there, the key
+itself knows what was rebuilt, and for which users.
+"""
 
 import itertools
 import weakref
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import Any
 
 from keras_comet._keras import keras
 
 _numbers = itertools.count()
 
+# The copies that the outermost `deserialize_layers` has made of layers whose
+# keys are plain strings.
+_made: ContextVar[dict[str, Any]] = ContextVar("made")
 
-class SharingKey(str):
-    """Names a layer in configs; within its process, also finds its copies.
 
-    Keras gives equal keys one object while it loads a file. Elsewhere, as in
-    `clone_model`, layers are rebuilt one by one, and find what the layers
-    beside them made through the key itself.
+class _Sharing:
+    """How many layers use a layer, and what was rebuilt from its config.
 
     Attributes:
-        owner: reference to the layer.
-        users: set of names of the layers that hold it.
-        copies: list of references to copies, each with the set of names of
-            its users.
+        num_users: int.
+        number: int, another one for each layer of the process.
+        copies: list of pairs: reference to a copy, and the list of references
+            to the users, of the layer itself, whose copies have it.
     """
 
-    owner: weakref.ref[Any]
-    users: set[str]
-    copies: list[tuple[weakref.ref[Any], set[str]]]
+    def __init__(self, num_users: int = 0) -> None:
+        self.num_users = num_users
+        self.number = next(_numbers)
+        self.copies: list[tuple[Any, list[Any]]] = []
+
+    def __deepcopy__(self, memo: Any) -> "_Sharing":
+        return _Sharing(self.num_users)
 
 
-def register_user(layers: Iterable[Any], user: str) -> None:
-    """Notes that a layer of this name holds these layers."""
+class _SharingKey(str):
+    """Names a shared layer in the config of a user, which it knows as well.
+
+    Written to a file, it is the name alone.
+
+    Attributes:
+        sharing: `_Sharing` of the layer.
+        user: reference to the user.
+        user_name: str. A copy that is called otherwise stands alone.
+    """
+
+    sharing: _Sharing
+    user: Any
+    user_name: str
+
+    def __deepcopy__(self, memo: Any) -> "_SharingKey":
+        return self
+
+    def __reduce__(self) -> Any:
+        return str, (str(self),)
+
+
+def register_user(layers: Iterable[Any]) -> None:
+    """Notes that one more layer uses these layers."""
     for layer in layers:
-        _sharing_key(layer).users.add(user)
+        _sharing_of(layer).num_users += 1
 
 
-def serialize_layers(layers: Any) -> Any:
+def serialize_layers(layers: Any, user: Any) -> Any:
     """Serializes a layer, a list or a dict of layers.
 
     Args:
         layers: layer, list of layers, or dict from name to either.
+        user: the layer that uses them.
 
     Returns:
-        Configs in the same structure, each with a `"shared_object_id"`.
+        Configs in the same structure, those of layers with several users with
+        a `"shared_object_id"`.
     """
     if isinstance(layers, list):
-        return [serialize_layers(each) for each in layers]
+        return [serialize_layers(each, user) for each in layers]
     if isinstance(layers, dict):
-        return {key: serialize_layers(each) for key, each in layers.items()}
-    return {
-        **keras.saving.serialize_keras_object(layers),
-        "shared_object_id": _sharing_key(layers),
-    }
+        return {
+            key: serialize_layers(each, user) for key, each in layers.items()
+        }
+    config = keras.saving.serialize_keras_object(layers)
+    sharing = _sharing_of(layers)
+    if sharing.num_users < 2:
+        return config
+    key = _SharingKey(f"{layers.name}/{sharing.number}")
+    key.sharing, key.user, key.user_name = sharing, weakref.ref(user), user.name
+    return {**config, "shared_object_id": key}
 
 
 def deserialize_layers(
@@ -69,73 +110,54 @@ def deserialize_layers(
     Returns:
         A config with layers in their place.
     """
-    return {
-        **config,
-        **{
-            name: _deserialize(config[name], config["name"], custom_objects)
+    outermost = None if _made.get(None) is not None else _made.set({})
+    try:
+        layers = {
+            name: _deserialize(config[name], config.get("name"), custom_objects)
             for name in names
             if name in config
-        },
-    }
+        }
+        return {**config, **layers}
+    finally:
+        if outermost:
+            _made.reset(outermost)
 
 
-def _deserialize(configs: Any, user: str, custom_objects: Any) -> Any:
+def _deserialize(configs: Any, user_name: Any, custom_objects: Any) -> Any:
     if isinstance(configs, list):
-        return [_deserialize(each, user, custom_objects) for each in configs]
-    if configs is None:
-        return None
+        return [
+            _deserialize(each, user_name, custom_objects) for each in configs
+        ]
+    # Nothing, or a layer already.
+    if not isinstance(configs, dict):
+        return configs
     if "class_name" not in configs:
-        return _deserialize_dict(configs, user, custom_objects)
+        return {
+            name: _deserialize(each, user_name, custom_objects)
+            for name, each in configs.items()
+        }
     key = configs.get("shared_object_id")
-    copies = []
-    if isinstance(key, SharingKey) and user in key.users:
-        copies = key.copies
+    copies, user = [], object()
+    if isinstance(key, _SharingKey):
+        if key.user_name == user_name:
+            copies, user = key.sharing.copies, key.user
+    elif key is not None:
+        copies = _made.get().setdefault(key, [])
     for reference, users in reversed(copies):
         layer = reference()
         if layer is not None and user not in users:
-            users.add(user)
+            users.append(user)
             return layer
     layer = keras.saving.deserialize_keras_object(
         configs, custom_objects=custom_objects
     )
-    copies.append((weakref.ref(layer), {user}))
+    copies.append((weakref.ref(layer), [user]))
     return layer
 
 
-def _deserialize_dict(
-    configs: dict[str, Any], user: str, custom_objects: Any
-) -> dict[str, Any]:
-    """Rebuilds layers by name, with the permutations that gates share.
-
-    Gates find permutations of their process by themselves; in a config that
-    came as JSON, those of one mixture share by key.
-    """
-    layers: dict[str, Any] = {}
-    permutations: dict[str, Any] = {}
-    for name, config in configs.items():
-        key = _permutation_key(config)
-        if key in permutations:
-            inner = {**config["config"], "permutation": permutations[key]}
-            config = {**config, "config": inner}
-        layers[name] = _deserialize(config, user, custom_objects)
-        if type(key) is str:
-            permutations[key] = layers[name].permutation
-    return layers
-
-
-def _permutation_key(config: Any) -> str | None:
-    """Returns the key of a gate's permutation; lists of experts have none."""
-    if isinstance(config, list):
-        return None
-    permutation = config["config"].get("permutation")
-    return permutation and permutation.get("shared_object_id")
-
-
-def _sharing_key(layer: Any) -> SharingKey:
-    key: SharingKey | None = vars(layer).get("_sharing_key")
-    # A deep copy of a layer brings the key of the other one along.
-    if key is None or key.owner() is not layer:
-        key = SharingKey(f"{layer.name}/{next(_numbers)}")
-        key.owner, key.users, key.copies = weakref.ref(layer), set(), []
-        vars(layer)["_sharing_key"] = key
-    return key
+def _sharing_of(layer: Any) -> _Sharing:
+    # Not an attribute that Keras tracks.
+    if "_keras_comet_sharing" not in vars(layer):
+        vars(layer)["_keras_comet_sharing"] = _Sharing()
+    sharing: _Sharing = vars(layer)["_keras_comet_sharing"]
+    return sharing

@@ -14,11 +14,12 @@ from keras_comet import regularizers
 from keras_comet._keras import aggregation
 from keras_comet._keras import keep_frozen
 from keras_comet._keras import keras
+from keras_comet.containers import deserialize_layers
+from keras_comet.containers import register_user
+from keras_comet.containers import serialize_layers
 from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.initializers import as_matrix
 from keras_comet.gates.learning_rate_multiplier import LearningRateMultiplier
-from keras_comet.gates.permutation_sharing import rebuild_permutation
-from keras_comet.gates.permutation_sharing import serialize_permutation
 from keras_comet.gates.precision import full_precision
 from keras_comet.ops.normalize import normalize
 from keras_comet.ops.xla import compiles_with_xla
@@ -120,8 +121,8 @@ class Gate(keras.layers.Layer):
         self.num_experts = int(num_experts)
         self.learning_rate_multiplier = float(learning_rate_multiplier)
         self.permutation = permutation
-        # Its number among the gates that share the permutation, once needed.
-        self._sharer: int | None = None
+        if permutation is not None:
+            register_user([permutation])
         self.load_balance_weight = check_regularizer_weight(
             "load_balance_weight", load_balance_weight
         )
@@ -278,7 +279,8 @@ class Gate(keras.layers.Layer):
         return {
             **super().get_config(),
             "num_experts": self.num_experts,
-            "permutation": self._serialize_permutation(),
+            "permutation": self.permutation
+            and serialize_layers(self.permutation, self),
             "learning_rate_multiplier": self.learning_rate_multiplier,
             **{
                 name: _serialize_weight(getattr(self, name))
@@ -286,31 +288,17 @@ class Gate(keras.layers.Layer):
             },
         }
 
-    def _serialize_permutation(self) -> dict[str, Any] | None:
-        if self.permutation is None:
-            return None
-        if self._sharer is None:
-            self._sharer = self.permutation.sharing.add()
-        return serialize_permutation(self.permutation, self._sharer)
-
     @classmethod
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> "Gate":
-        config = dict(config)
-        sharer = None
-        if isinstance(config.get("permutation"), dict):
-            config["permutation"], sharer = rebuild_permutation(
-                config["permutation"], custom_objects
-            )
+        config = deserialize_layers(config, ["permutation"], custom_objects)
         for name in cls.regularizer_weights:
             if isinstance(config.get(name), dict):
                 config[name] = keras.saving.deserialize_keras_object(
                     config[name], custom_objects=custom_objects
                 )
-        gate = cls(**config)
-        gate._sharer = sharer
-        return gate
+        return cls(**config)
 
 
 def weigh_unmasked(

@@ -10,7 +10,6 @@ import tensorflow as tf
 from keras_comet._keras import aggregation
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
-from keras_comet.gates.permutation_sharing import Sharing
 from keras_comet.gates.precision import full_precision
 from keras_comet.ops import linear_assignment
 from keras_comet.ops import static_cond
@@ -108,7 +107,6 @@ class ExpertPermutation(keras.layers.Layer):
         )
         # An optimizer is given variables, and must find what they belong to.
         self.permutation_weights.expert_permutation = weakref.ref(self)
-        self.sharing = Sharing()
 
     def _add_state(
         self, name: str, value: Any, dtype: str, trainable: bool

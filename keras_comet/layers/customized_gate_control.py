@@ -139,6 +139,7 @@ class CustomizedGateControl(RoutedExperts):
             dtype=self.dtype_policy,
         )
         self.shared_gate = shared_gate
+        register_user(self._named_gates().values())
         check_names(
             [
                 gate.permutation
@@ -158,7 +159,7 @@ class CustomizedGateControl(RoutedExperts):
                 "than once among those of the tasks and the shared ones. Make "
                 "a new layer for each."
             )
-        register_user(experts, self.name)
+        register_user(experts)
 
     @property
     def task_experts(self) -> dict[str, Any]:
@@ -220,10 +221,10 @@ class CustomizedGateControl(RoutedExperts):
         shared_gate = self.shared_gate
         return {
             **super().get_config(),
-            "task_experts": serialize_layers(self.task_experts),
-            "shared_experts": serialize_layers(self.shared_experts),
-            "gates": serialize_layers(dict(self.gates)),
-            "shared_gate": shared_gate and serialize_layers(shared_gate),
+            "task_experts": serialize_layers(self.task_experts, self),
+            "shared_experts": serialize_layers(self.shared_experts, self),
+            "gates": serialize_layers(dict(self.gates), self),
+            "shared_gate": shared_gate and serialize_layers(shared_gate, self),
         }
 
 

@@ -35,7 +35,7 @@ class ExpertMixture(RoutedExperts):
         if shared_experts != () and shared_experts != []:
             self._shared_experts = as_one(shared_experts, self.dtype_policy)
         for each in (self.experts, self.shared_experts):
-            register_user(tf.nest.flatten(each), self.name)
+            register_user(tf.nest.flatten(each))
 
     @property
     def experts(self) -> Any:
@@ -81,6 +81,6 @@ class ExpertMixture(RoutedExperts):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "experts": serialize_layers(self.experts),
-            "shared_experts": serialize_layers(self.shared_experts),
+            "experts": serialize_layers(self.experts, self),
+            "shared_experts": serialize_layers(self.shared_experts, self),
         }

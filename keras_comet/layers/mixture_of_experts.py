@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_comet._keras import serializable
+from keras_comet.containers import register_user
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.layers.expert_group import Experts
@@ -84,6 +85,7 @@ class MixtureOfExperts(ExpertMixture):
         super().__init__(experts, dispatch, shared_experts, **kwargs)
         check_gate(gate, "a gate", self.num_experts)
         self.gate = gate
+        register_user([gate])
 
     def _named_gates(self) -> dict[str, Gate]:
         return {"gate": self.gate}
@@ -101,4 +103,5 @@ class MixtureOfExperts(ExpertMixture):
         return by_gate["gate"]
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "gate": serialize_layers(self.gate)}
+        gate = serialize_layers(self.gate, self)
+        return {**super().get_config(), "gate": gate}

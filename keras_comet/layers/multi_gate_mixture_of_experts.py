@@ -9,6 +9,7 @@ from keras_comet._keras import aggregation
 from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.containers import LayerDict
+from keras_comet.containers import register_user
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.gates.capture import amend_calls
@@ -103,6 +104,7 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         check_task_gates(gates, lambda task: self.num_experts)
         check_names([g.permutation for g in gates.values() if g.permutation])
         self.gates = LayerDict(gates, dtype=self.dtype_policy)
+        register_user(gates.values())
         for task, gate in gates.items():
             gate.task = task
 
@@ -146,5 +148,5 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         return by_gate
 
     def get_config(self) -> dict[str, Any]:
-        gates = serialize_layers(dict(self.gates))
+        gates = serialize_layers(dict(self.gates), self)
         return {**super().get_config(), "gates": gates}

@@ -69,7 +69,7 @@ class LayerFeature(Feature):
         # A plain tuple, which Keras neither tracks nor converts.
         self._shape = tuple(shape)
         self.values_dtype = tf.as_dtype(values_dtype).name
-        register_user([layer], self.name)
+        register_user([layer])
 
     @property
     def input_spec_for_serving(self) -> tf.TensorSpec:
@@ -110,7 +110,7 @@ class LayerFeature(Feature):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "layer": serialize_layers(self.layer),
+            "layer": serialize_layers(self.layer, self),
             "shape": list(self._shape),
             "values_dtype": self.values_dtype,
         }

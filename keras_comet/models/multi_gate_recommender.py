@@ -11,6 +11,7 @@ from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.containers import LayerDict
 from keras_comet.containers import deserialize_layers
+from keras_comet.containers import register_user
 from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.gates.comet_gate import COMETGate
@@ -157,6 +158,7 @@ class MultiGateRecommender(TaskModel):
                 )
             feature.feature_name = name
         self.features = LayerDict(features, dtype=self.dtype_policy)
+        register_user(features.values())
         self.hash_feature = hash_feature
         self._id_feature = self._find_id_feature(gates)
         self.tower_units = list(tower_units)
@@ -386,15 +388,15 @@ class MultiGateRecommender(TaskModel):
         return {
             # That of keras.Model leaves the dtype policy out in Keras 2.
             **keras.layers.Layer.get_config(self),
-            "features": serialize_layers(dict(self.features)),
-            "experts": serialize_layers(self.experts),
-            "gates": serialize_layers(dict(self.mixture.gates)),
+            "features": serialize_layers(dict(self.features), self),
+            "experts": serialize_layers(self.experts, self),
+            "gates": serialize_layers(dict(self.mixture.gates), self),
             "tasks": [task.get_config() for task in self.tasks],
             "tower_units": self.tower_units,
             "hash_feature": self.hash_feature,
             "dispatch": self.mixture.dispatch,
             "task_experts": self.task_experts
-            and serialize_layers(self.task_experts),
+            and serialize_layers(self.task_experts, self),
             "loss_balance": self.loss_balance,
             "frozen_towers": [
                 [task, key]

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from keras_comet._keras import keras
-from keras_comet.containers import serialize_layers
 from keras_comet.gates.base import Gate
 from keras_comet.gates.comet_gate import COMETGate
 from keras_comet.layers.mixture_of_experts import MixtureOfExperts
@@ -274,8 +273,8 @@ def _upcycle_recommender(
     upcycled = MultiGateRecommender.from_config(
         {
             **model.get_config(),
-            "experts": serialize_layers(experts),
-            "gates": serialize_layers(gates),
+            "experts": keras.saving.serialize_keras_object(experts),
+            "gates": keras.saving.serialize_keras_object(gates),
             "dispatch": dispatch,
         }
     )

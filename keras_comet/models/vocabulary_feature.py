@@ -55,7 +55,7 @@ class VocabularyFeature(Feature):
             self.table = EmbeddingTable(
                 vocabulary, embedding_dim, dtype=self.dtype_policy, **options
             )
-        register_user([self.table], self.name)
+        register_user([self.table])
 
     @property
     def embedding_dim(self) -> int:
@@ -93,7 +93,7 @@ class VocabularyFeature(Feature):
     def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
-            "vocabulary": serialize_layers(self.table),
+            "vocabulary": serialize_layers(self.table, self),
             "embedding_dim": self.embedding_dim,
         }
 

@@ -105,13 +105,118 @@ def test_experts_of_equal_names_are_not_confused(tmp_path):
             np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_a_deep_copy_has_a_key_of_its_own():
+def make_two(expert):
+    """Two mixtures of one expert."""
+    gates = [keras_comet.SoftmaxGate(1) for _ in range(2)]
+    return [keras_comet.MixtureOfExperts([expert], gate) for gate in gates]
+
+
+def rebuild_each(layers):
+    return [type(each).from_config(each.get_config()) for each in layers]
+
+
+def expert_keys(moes):
+    configs = [moe.get_config()["experts"][0] for moe in moes]
+    return {each["shared_object_id"] for each in configs}
+
+
+def test_a_renamed_copy_and_one_of_another_user_stay_apart():
+    moes = make_two(keras.layers.Dense(3))
+    config = {**moes[0].get_config(), "name": "renamed"}
+    renamed = keras_comet.MixtureOfExperts.from_config(config)
+    second, first = rebuild_each(reversed(moes))
+    assert first.experts[0] is second.experts[0] is not renamed.experts[0]
+
+
+def test_a_copy_of_one_user_alone_stays_apart():
+    moes = make_two(keras.layers.Dense(3))
+    [alone] = rebuild_each(moes[:1])
+    first, second = rebuild_each(moes)
+    assert first.experts[0] is second.experts[0] is not alone.experts[0]
+
+
+def test_a_deep_copy_is_shared_by_its_own_users():
     expert = keras.layers.Dense(3)
-    keys = []
-    for layer in (expert, copy.deepcopy(expert)):
-        moe = keras_comet.MixtureOfExperts([layer], keras_comet.SoftmaxGate(1))
-        keys.append(moe.get_config()["experts"][0]["shared_object_id"])
-    assert keys[0] != keys[1]
+    moes = make_two(expert)
+    rebuilt = rebuild_each(moes)
+    others = make_two(copy.deepcopy(expert))
+    rebuilt += rebuild_each(others)
+    first, second, third, fourth = (moe.experts[0] for moe in rebuilt)
+    assert first is second
+    assert third is fourth
+    assert first is not third
+    [key], [other_key] = expert_keys(moes), expert_keys(others)
+    assert key != other_key
+
+
+def test_deep_copies_of_users_share_in_copies():
+    moes = copy.deepcopy(make_two(keras.layers.Dense(3)))
+    # Keras 3 copies a layer by a file of its own, and so shares nothing.
+    shared = moes[0].experts[0] is moes[1].experts[0]
+    assert len({id(moe.experts[0]) for moe in moes}) == 2 - shared
+    rebuilt = rebuild_each(moes)
+    assert len({id(moe.experts[0]) for moe in rebuilt}) == 2 - shared
+    if shared:
+        assert len(expert_keys(moes)) == 1
+
+
+def make_recommender(features, experts, gate):
+    task = keras_comet.Task("click", loss="mse")
+    return keras_comet.MultiGateRecommender(
+        features, experts, {"click": gate}, [task]
+    )
+
+
+def test_two_recommenders_share_all_again():
+    features = {"age": keras_comet.NumericFeature([0.0], [1.0])}
+    experts = keras_comet.StackedDenseExperts(2, 3)
+    gate = keras_comet.SoftmaxGate(2)
+    models = [make_recommender(features, experts, gate) for _ in range(2)]
+    for _ in range(2):
+        models += rebuild_each(models[:2])
+    for made in (
+        [model.features["age"] for model in models],
+        [model.experts for model in models],
+        [model.mixture.gates["click"] for model in models],
+    ):
+        assert [made.index(each) for each in made] == [0, 0, 2, 2, 4, 4]
+
+
+@pytest.mark.parametrize("name", ["gate", "shared_gate"])
+def test_two_mixtures_share_a_gate_again(name):
+    gate = keras_comet.SoftmaxGate(2)
+
+    def make():
+        experts = [keras.layers.Dense(3) for _ in range(2)]
+        if name == "gate":
+            return keras_comet.MixtureOfExperts(experts, gate)
+        return keras_comet.CustomizedGateControl(
+            {"click": experts[:1]},
+            experts[1:],
+            {"click": keras_comet.SoftmaxGate(2)},
+            shared_gate=gate,
+        )
+
+    first, second = rebuild_each([make(), make()])
+    assert getattr(first, name) is getattr(second, name) is not gate
+
+
+def test_a_layer_with_one_user_has_no_key():
+    [first, _] = make_two(keras.layers.Dense(3))
+    gate = keras_comet.SoftmaxGate(
+        2, permutation=keras_comet.ExpertPermutation(2)
+    )
+    own = keras_comet.MixtureOfExperts(
+        [keras.layers.Dense(3), first], gate, name="own"
+    )
+    table = keras_comet.CategoricalFeature(["a", "b"], 2)
+    model = make_recommender(
+        {"id": table}, [keras.layers.Dense(2)], keras_comet.SoftmaxGate(1)
+    )
+    for config in (own.get_config(), model.get_config()):
+        keys = json.dumps(config).count("shared_object_id")
+        # The expert that two other mixtures have.
+        assert keys == (config["name"] == "own")
 
 
 def test_gates_share_a_permutation_that_comes_as_json():
@@ -125,10 +230,25 @@ def test_gates_share_a_permutation_that_comes_as_json():
         },
     )
     config = json.loads(json.dumps(moe.get_config()))
+    found = [permutation]
     for _ in range(2):
-        other = keras_comet.MultiGateMixtureOfExperts.from_config(config)
-        gates = other.gates
-        assert gates["click"].permutation is gates["rate"].permutation
-        assert gates["click"].permutation is not permutation
-        assert gates["buy"].permutation is None
+        for _ in range(2):
+            other = keras_comet.MultiGateMixtureOfExperts.from_config(config)
+            gates = other.gates
+            assert gates["click"].permutation is gates["rate"].permutation
+            assert gates["buy"].permutation is None
+            found.append(gates["click"].permutation)
         config = json.loads(json.dumps(other.get_config()))
+    assert len({id(each) for each in found}) == 5
+
+
+def test_features_share_a_table_that_comes_as_json():
+    table = keras_comet.EmbeddingTable(["a", "b"], 2)
+    features = {
+        name: keras_comet.CategoricalFeature(table) for name in ("home", "work")
+    }
+    gate = keras_comet.SoftmaxGate(1)
+    model = make_recommender(features, [keras.layers.Dense(2)], gate)
+    config = json.loads(json.dumps(model.get_config()))
+    features = keras_comet.MultiGateRecommender.from_config(config).features
+    assert features["home"].table is features["work"].table is not table

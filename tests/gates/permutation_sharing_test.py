@@ -121,6 +121,24 @@ def test_permutations_of_one_name_stay_apart_in_a_file(tmp_path):
     )
 
 
+def test_permutations_of_one_name_are_not_confused(tmp_path):
+    first, other = (
+        keras_comet.ExpertPermutation(4, name="one") for _ in range(2)
+    )
+    inputs = outputs = keras.Input((3,))
+    for permutation in (first, other, first):
+        outputs = mixture(permutation)(outputs)
+    model = keras.Model(inputs, outputs)
+    model.save(tmp_path / "model.keras")
+    for each in (
+        keras.models.load_model(tmp_path / "model.keras"),
+        keras.models.clone_model(model),
+    ):
+        before, between, after = permutations(each)
+        assert before is after
+        assert before is not between
+
+
 def test_own_permutations_stay_apart():
     inputs = keras.Input((3,))
     first = mixture(keras_comet.ExpertPermutation(4))
@@ -145,6 +163,22 @@ def test_config_is_plain_and_stays_the_same():
     rebuilt = keras_comet.COMETGate.from_config(plain)
     assert rebuilt.get_config() == config
     assert rebuilt.permutation is not gate.permutation
+
+
+def test_config_with_a_key_is_plain():
+    permutation = keras_comet.ExpertPermutation(4)
+    gates = [
+        keras_comet.COMETGate(4, permutation=permutation) for _ in range(2)
+    ]
+    for config in (gate.get_config() for gate in gates):
+        assert "shared_object_id" in config["permutation"]
+        assert json.loads(json.dumps(config)) == config
+        read = pickle.loads(pickle.dumps(config))
+        assert read == config
+        assert type(read["permutation"]["shared_object_id"]) is str
+    configs = copy.deepcopy([gate.get_config() for gate in gates])
+    first, second = map(keras_comet.COMETGate.from_config, configs)
+    assert first.permutation is second.permutation
 
 
 @pytest.mark.slow
