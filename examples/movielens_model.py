@@ -51,7 +51,9 @@ def load_data(
 
 
 def make_features(
-    data: datasets.MultitaskDataset, embedding_dim: int = 128
+    data: datasets.MultitaskDataset,
+    embedding_dim: int = 128,
+    side_dim: int = SIDE_DIM,
 ) -> dict[str, Any]:
     """Embeds ids, and what else is known of users and films.
 
@@ -60,7 +62,7 @@ def make_features(
     """
     tables = {
         name: keras_comet.EmbeddingTable(
-            values, embedding_dim if name.endswith("_id") else SIDE_DIM
+            values, embedding_dim if name.endswith("_id") else side_dim
         )
         for name, values in data.vocabularies.items()
     }

@@ -64,7 +64,7 @@ def make_models(data: datasets.MultitaskDataset, arm: Arm) -> Models:
         data,
         _OBJECTIVES,
         arm,
-        embedding_dims=dict.fromkeys(data.vocabularies, _EMBEDDING_DIM),
+        side_dim=_EMBEDDING_DIM,
         units=64,
         tower_units=32,
         hash_feature="detailed_industry_recode",

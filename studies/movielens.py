@@ -45,7 +45,6 @@ def make_models(data: datasets.MultitaskDataset, arm: Arm) -> Models:
         data,
         _OBJECTIVES,
         arm,
-        embedding_dims={"user_id": 128, "item_id": 128},
         units=256,
         tower_units=256,
         dropout=0.5,

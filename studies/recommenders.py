@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 
 import keras_comet
+from examples import movielens_model
 from keras_comet import datasets
 from studies.study import Arm
 from studies.study import Models
@@ -19,7 +19,7 @@ def make_recommenders(
     objectives: Sequence[Objective],
     arm: Arm,
     *,
-    embedding_dims: Mapping[str, int],
+    side_dim: int = movielens_model.SIDE_DIM,
     units: int,
     tower_units: int,
     dropout: float = 0.0,
@@ -31,8 +31,8 @@ def make_recommenders(
         data: data set.
         objectives: list of `Objective`, binary or regression.
         arm: `Arm`.
-        embedding_dims: dict from categorical feature to its width; all
-            others are numeric.
+        side_dim: int. Width of the embeddings of all but users and films.
+            Defaults to `16`.
         units: int. Width of an expert.
         tower_units: int. Width of a task tower.
         dropout: float. Of the experts. Defaults to `0.0`.
@@ -64,7 +64,7 @@ def make_recommenders(
 
     return {
         tuple(task.name for task in group): keras_comet.MultiGateRecommender(
-            features=_make_features(data, embedding_dims),
+            features=movielens_model.make_features(data, side_dim=side_dim),
             experts=make_experts(arm.num_experts - arm.task_experts),
             task_experts={
                 task.name: make_experts(arm.task_experts) for task in group
@@ -78,19 +78,3 @@ def make_recommenders(
         )
         for group in ([[task] for task in tasks] if arm.apart else [tasks])
     }
-
-
-def _make_features(
-    data: datasets.MultitaskDataset, embedding_dims: Mapping[str, int]
-) -> dict[str, keras_comet.CategoricalFeature | keras_comet.NumericFeature]:
-    features = {}
-    for name, values in data.train.features.items():
-        if name in embedding_dims:
-            features[name] = keras_comet.CategoricalFeature(
-                data.vocabularies[name], embedding_dim=embedding_dims[name]
-            )
-        else:
-            features[name] = keras_comet.NumericFeature(
-                values.mean(axis=0), values.var(axis=0)
-            )
-    return features
