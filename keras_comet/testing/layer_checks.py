@@ -300,6 +300,7 @@ def check_saving(
 
     Saved as `.keras`, `.weights.h5` and as a TensorFlow checkpoint.
     """
+    name = layer_class.__name__
     tensors = make_inputs(inputs, 4)
     model = make_model(layer_class, init_kwargs, tensors, run_eagerly=True)
     train(model, tensors)
@@ -307,37 +308,44 @@ def check_saving(
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory)
         model.save(path / "model.keras")
-        loaded = keras.models.load_model(path / "model.keras")
         model.save_weights(path / "model.weights.h5")
+        checkpoint = tf.train.Checkpoint(model=model)
+        checkpoint.write(str(path / "checkpoint"))
+        loaded = keras.models.load_model(path / "model.keras")
+        _check_loaded(loaded, model, tensors, expected, f"{name} after .keras")
         copy = keras.models.clone_model(model)
         copy.load_weights(path / "model.weights.h5")
-        tf.train.Checkpoint(model=model).write(str(path / "checkpoint"))
-        restored = keras.models.clone_model(model)
-        tf.train.Checkpoint(model=restored).read(
+        way = f"{name} after .weights.h5"
+        _check_loaded(copy, model, tensors, expected, way)
+        for weight in copy.weights:
+            weight.assign(tf.zeros_like(weight))
+        tf.train.Checkpoint(model=copy).read(
             str(path / "checkpoint")
         ).assert_existing_objects_matched()
-    for other, way in (
-        (loaded, ".keras"),
-        (copy, ".weights.h5"),
-        (restored, "a checkpoint"),
-    ):
-        for weight, saved in zip(other.weights, model.weights, strict=True):
-            np.testing.assert_array_equal(
-                tf.convert_to_tensor(weight),
-                tf.convert_to_tensor(saved),
-                err_msg=f"{layer_class.__name__}: {saved.name} after {way}",
-            )
-        np.testing.assert_allclose(
-            other(model_inputs(tensors), training=False),
-            expected,
-            rtol=1e-6,
-            err_msg=f"{layer_class.__name__}: predictions after {way}",
-        )
+        way = f"{name} after a checkpoint"
+        _check_loaded(copy, model, tensors, expected, way)
     np.testing.assert_allclose(
         train(loaded, tensors),
         train(model, tensors),
         rtol=1e-6,
-        err_msg=f"{layer_class.__name__}: the next training loss after .keras",
+        err_msg=f"{name} after .keras: the next training loss",
+    )
+
+
+def _check_loaded(
+    loaded: Any, model: Any, tensors: Any, expected: tf.Tensor, way: str
+) -> None:
+    for weight, saved in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(
+            tf.convert_to_tensor(weight),
+            tf.convert_to_tensor(saved),
+            err_msg=f"{way}: {saved.name}",
+        )
+    np.testing.assert_allclose(
+        loaded(model_inputs(tensors), training=False),
+        expected,
+        rtol=1e-6,
+        err_msg=f"{way}: predictions",
     )
 
 

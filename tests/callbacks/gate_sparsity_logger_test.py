@@ -325,6 +325,7 @@ def test_first_batch_of_a_data_set_is_the_probe(tmp_path):
             assert other == pytest.approx(expected, abs=0, rel=0, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_model_that_is_not_built_has_no_step_0(tmp_path):
     class Subclassed(keras.Model):
         def __init__(self):

@@ -46,6 +46,7 @@ def make_data(num_rows=96, batch=16):
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(batch)
 
 
+@pytest.mark.slow
 def test_searches_every_interval_until_the_search_ends():
     permutation = keras_comet.ExpertPermutation(NUM_EXPERTS)
     model = make_model(permutation, search_steps=9, run_eagerly=False)

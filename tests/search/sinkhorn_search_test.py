@@ -49,7 +49,13 @@ def run(problem, steps, **kwargs):
     return np.array(path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=() if kind == "comet" else pytest.mark.slow)
+        for kind in KINDS
+    ],
+)
 def test_planted_gap_is_closed_by_90_percent_in_the_median(kind):
     problem = Planted(kind, 16, 0, batch=128)
     optimizer = make_optimizer(150)

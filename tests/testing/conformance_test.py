@@ -391,26 +391,29 @@ if KERAS_3:
         (4,),
     )
 
-# Layers compute by TensorFlow's ops: with tf_keras, one of each class tells
-# whether it trains in a graph.
+# One of each class tells whether it trains in a graph: others are slow, and
+# left out with tf_keras, as layers compute by TensorFlow's ops.
 IN_A_GRAPH = (testing.check_gradients, testing.check_compiled_training)
 FIRST_OF_CLASS = {
     layer_class: layer for layer, (layer_class, *_) in reversed(LAYERS.items())
 }
 
 
-def is_checked(layer, check):
-    if check in IN_A_GRAPH and not KERAS_3:
-        if FIRST_OF_CLASS[LAYERS[layer][0]] != layer:
-            return False
-    return (layer, check) not in EXCEPTIONS
+def is_another_graph(layer, check):
+    is_first = FIRST_OF_CLASS[LAYERS[layer][0]] == layer
+    return check in IN_A_GRAPH and not is_first
 
 
 PAIRS = [
-    (layer, check)
+    pytest.param(
+        layer,
+        check,
+        marks=pytest.mark.slow if is_another_graph(layer, check) else (),
+    )
     for layer in LAYERS
     for check in testing.LAYER_CHECKS
-    if is_checked(layer, check)
+    if (layer, check) not in EXCEPTIONS
+    and (KERAS_3 or not is_another_graph(layer, check))
 ]
 
 
