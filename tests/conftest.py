@@ -23,7 +23,7 @@ from tests.cost import mark_by_cost
 from tests.cost import rank
 
 # A longer test needs the marker `slow`: seconds, with the set-up that is its
-# own, and without the one that it shares with others, which has a limit too.
+# own, and without the one that it shares with others.
 LONGEST_TEST = 20.0
 # Machines differ, and a busy one has slower cores: only what takes this many
 # times as long fails.
@@ -151,8 +151,9 @@ def pytest_runtest_makereport(item, call):
     included: a busy machine prolongs the one, a second core the other.
     """
     report = yield
-    shared = item.get_closest_marker("xdist_group")
-    if call.when == "call" or (call.when == "setup" and shared):
+    if call.when == "setup" and item.get_closest_marker("xdist_group"):
+        item.stash[_STARTED] = _clocks()
+    if call.when == "call":
         seconds = min(
             now - then
             for now, then in zip(_clocks(), item.stash[_STARTED], strict=True)
@@ -161,10 +162,9 @@ def pytest_runtest_makereport(item, call):
         if report.passed and seconds > TOLERANCE * LONGEST_TEST and not slow:
             report.outcome = "failed"
             report.longrepr = (
-                f"{item.nodeid}: {call.when} took {seconds:.0f} s. Make it "
-                f"shorter than {LONGEST_TEST:.0f} s, or mark it `slow`."
+                f"{item.nodeid} took {seconds:.0f} s. Make it shorter than "
+                f"{LONGEST_TEST:.0f} s, or mark it `slow`."
             )
-        item.stash[_STARTED] = _clocks()
     return report
 
 
