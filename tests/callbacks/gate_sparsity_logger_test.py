@@ -205,6 +205,7 @@ def test_image_can_be_decoded(trained):
     assert len(np.unique(image.reshape(-1, image.shape[-1]), axis=0)) > 10
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without(tmp_path):
     weights = []
     for callback in (
@@ -273,6 +274,7 @@ def test_training_is_the_same_with_and_without_ablation(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_state_of_the_gate_is_logged_in_any_order_of_callbacks(tmp_path):
     histories = []
     for order in (1, -1):

@@ -101,6 +101,7 @@ def add_exports(result):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GATES)
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_served_outputs_equal_the_model(exports, sharing, kind):
@@ -109,6 +110,7 @@ def test_served_outputs_equal_the_model(exports, sharing, kind):
     np.testing.assert_allclose(served, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", GATES)
 def test_permutations_change_outputs_at_all(exports, kind):
@@ -119,6 +121,7 @@ def test_permutations_change_outputs_at_all(exports, kind):
     assert np.abs(permuted - plain).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_identity_adds_no_op(exports):
     ops = [exports.report[each]["ops"] for each in ("none", "identity")]
@@ -142,6 +145,7 @@ def test_permutation_is_one_gather_with_constant_indices(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_graph_has_no_search(exports, sharing):
     ops, plain = (exports.report[each]["ops"] for each in (sharing, "none"))
@@ -164,6 +168,7 @@ def test_permutation_that_is_being_searched_raises(tmp_path):
     export_saved_model(model, tmp_path / "1")
 
 
+@pytest.mark.slow
 def test_gate_called_in_and_outside_of_a_mixture_is_right_in_both(tmp_path):
     gate = keras_comet.SoftmaxGate(N, permutation=permutation(ORDERS[0]))
     other = keras_comet.TopKGate(N, permutation=permutation(ORDERS[1]))

@@ -266,6 +266,7 @@ CASES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_served_outputs_equal_keras_at_any_batch_size(exports, case):
     served = exports.served[case]
@@ -278,6 +279,7 @@ def test_served_outputs_equal_keras_at_any_batch_size(exports, case):
         )
 
 
+@pytest.mark.slow
 def test_signature_names_inputs_and_outputs(exports):
     for case, report in exports.report.items():
         signatures = set(report["signatures"]) - {"__saved_model_init_op"}
@@ -289,6 +291,7 @@ def test_signature_names_inputs_and_outputs(exports):
             assert shape == [-1, *features], case
 
 
+@pytest.mark.slow
 def test_graph_has_no_python_and_no_assignment(exports):
     for case, report in exports.report.items():
         ops = report["ops"]
@@ -300,6 +303,7 @@ def test_graph_has_no_python_and_no_assignment(exports):
             assert not op.startswith(("Assign", "Restore", "Scatter")), case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HARD)
 def test_hard_routing_caps_the_experts_in_the_export_alone(exports, kind):
     key = f"{kind}_weights"
@@ -309,6 +313,7 @@ def test_hard_routing_caps_the_experts_in_the_export_alone(exports, kind):
     assert (exports.expected["gates"][key] != 0.0).sum(axis=-1).max() > K
 
 
+@pytest.mark.slow
 def test_hard_export_leaves_the_model_soft(exports):
     model = exports.models["gates_hard"]
     soft = [g.hard_routing for g in gates_of(model) if hasattr(g, "gamma")]

@@ -45,7 +45,9 @@ def test_each_task_has_the_mixture_of_its_own_gate(kind, dispatch):
         )
 
 
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", ["dense", "convolution and pooling"])
 def test_dispatches_agree_on_gradients(kind, compiled):
     images = kind != "dense"

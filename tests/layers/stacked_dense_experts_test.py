@@ -140,6 +140,7 @@ def trace_step(num_experts):
     return [node.op for nodes in functions for node in nodes]
 
 
+@pytest.mark.slow
 def test_trace_grows_in_proportion_to_the_number_of_experts():
     small, medium, large = (trace_step(n) for n in (4, 8, 16))
     growth = (len(large) - len(medium)) / 8

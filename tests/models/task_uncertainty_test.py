@@ -60,7 +60,9 @@ def test_loss_equals_the_formula():
         np.testing.assert_allclose(found[f"{name}_loss"], loss, rtol=1e-5)
 
 
-@pytest.mark.parametrize("run_eagerly", [True, False])
+@pytest.mark.parametrize(
+    "run_eagerly", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_log_variances_follow_their_gradient(run_eagerly):
     model = make_model(run_eagerly)
     losses = losses_of(model)

@@ -391,29 +391,29 @@ if KERAS_3:
         (4,),
     )
 
-# One of each class tells whether it trains in a graph: others are slow, and
-# left out with tf_keras, as layers compute by TensorFlow's ops.
+# Of these one of each class tells most: those of others are slow. In a graph
+# they are left out with tf_keras, as layers compute by TensorFlow's ops.
 IN_A_GRAPH = (testing.check_gradients, testing.check_compiled_training)
+LONG = (*IN_A_GRAPH, testing.check_saving)
 FIRST_OF_CLASS = {
     layer_class: layer for layer, (layer_class, *_) in reversed(LAYERS.items())
 }
 
 
-def is_another_graph(layer, check):
-    is_first = FIRST_OF_CLASS[LAYERS[layer][0]] == layer
-    return check in IN_A_GRAPH and not is_first
+def is_first(layer):
+    return FIRST_OF_CLASS[LAYERS[layer][0]] == layer
 
 
 PAIRS = [
     pytest.param(
         layer,
         check,
-        marks=pytest.mark.slow if is_another_graph(layer, check) else (),
+        marks=pytest.mark.slow if check in LONG and not is_first(layer) else (),
     )
     for layer in LAYERS
     for check in testing.LAYER_CHECKS
     if (layer, check) not in EXCEPTIONS
-    and (KERAS_3 or not is_another_graph(layer, check))
+    and (KERAS_3 or is_first(layer) or check not in IN_A_GRAPH)
 ]
 
 

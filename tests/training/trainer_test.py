@@ -428,6 +428,7 @@ def test_learning_rate_and_reports_are_resumed(tmp_path):
     assert first.reports == second.reports != {}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_full_disk_is_a_warning_and_training_goes_on(tmp_path):
     expected, _ = train_with_checkpoints(tmp_path / "whole", epochs=4)
