@@ -101,7 +101,6 @@ def add_exports(result):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", GATES)
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_served_outputs_equal_the_model(exports, sharing, kind):
@@ -110,7 +109,6 @@ def test_served_outputs_equal_the_model(exports, sharing, kind):
     np.testing.assert_allclose(served, expected, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", GATES)
 def test_permutations_change_outputs_at_all(exports, kind):
@@ -121,7 +119,6 @@ def test_permutations_change_outputs_at_all(exports, kind):
     assert np.abs(permuted - plain).max() > 0.01
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 def test_identity_adds_no_op(exports):
     ops = [exports.report[each]["ops"] for each in ("none", "identity")]
@@ -144,7 +141,6 @@ def test_permutation_is_one_gather_with_constant_indices(
         assert set(more) <= {"Const"}
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize("sharing", SHARINGS)
 def test_graph_has_no_search(exports, sharing):
