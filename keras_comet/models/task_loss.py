@@ -9,6 +9,16 @@ from keras_comet._keras import keras
 from keras_comet.ops.replica_mean import replica_mean
 
 
+class _RunningMean(keras.metrics.Mean):
+    """Is left out of files; Keras 2 saves what it finds in a loss."""
+
+    def save_own_variables(self, store: Any) -> None:
+        del store
+
+    def load_own_variables(self, store: Any) -> None:
+        del store
+
+
 class TaskLoss(keras.losses.Loss):
     """`sum_b w_b l_b / sum_b w_b`, and 0 when all weights are 0.
 
@@ -18,6 +28,12 @@ class TaskLoss(keras.losses.Loss):
 
     Args:
         loss: str, function or Keras `Loss` that gives one value per example.
+        name: str.
+
+    Attributes:
+        mean: Keras metric. The same over the examples of all batches, where
+            the mean of the batches would count a label less the more there
+            are beside it.
     """
 
     def __init__(self, loss: Any, name: str) -> None:
@@ -26,6 +42,7 @@ class TaskLoss(keras.losses.Loss):
         self._per_example = (
             loss.call if isinstance(loss, keras.losses.Loss) else loss
         )
+        self.mean = _RunningMean(name=f"{name}_loss")
 
     def __call__(
         self,
@@ -39,6 +56,7 @@ class TaskLoss(keras.losses.Loss):
         weights = tf.ones_like(values)
         if sample_weight is not None:
             weights *= tf.reshape(tf.cast(sample_weight, tf.float32), [-1])
+        self.mean.update_state(values, sample_weight=weights)
         loss = replica_mean(
             tf.reduce_sum(values * weights), tf.reduce_sum(weights)
         )

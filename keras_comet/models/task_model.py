@@ -75,14 +75,12 @@ class TaskModel(RawDataModel):
                 f"`Task`. Received: {sorted(owned & set(kwargs))}"
             )
         self._compile_arguments = dict(kwargs)
+        self._task_losses = {
+            t.name: TaskLoss(t.loss, node_name(t.name)) for t in self.tasks
+        }
         super().compile(
             optimizer=optimizer,
-            loss=by_node_name(
-                {
-                    t.name: TaskLoss(t.loss, node_name(t.name))
-                    for t in self.tasks
-                }
-            ),
+            loss=by_node_name(self._task_losses),
             loss_weights=by_node_name(
                 {
                     t.name: self.uncertainties[t.name].loss_weight()
@@ -97,6 +95,17 @@ class TaskModel(RawDataModel):
             ),
             **kwargs,
         )
+
+    @property
+    def metrics(self) -> list[Any]:
+        """Those of Keras, but for the loss of a task: a mean over its labels.
+
+        Keras' own is the mean over the batches, where a batch without a label
+        of the task counts as a loss of 0.
+        """
+        losses = getattr(self, "_task_losses", {}).values()
+        means = {loss.mean.name: loss.mean for loss in losses}
+        return [means.get(each.name, each) for each in super().metrics]
 
     def train_step(self, data: Any) -> Any:
         x, y, weights = unpack_batch(self, data)

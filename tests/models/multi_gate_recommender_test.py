@@ -134,11 +134,14 @@ def test_evaluate_equals_the_formulas():
     )
 
 
-def test_metrics_skip_missing_labels_over_several_batches():
+def test_a_batch_counts_as_many_labels_as_it_has():
     model = make_model()
     x, y = make_data()
+    y["rating"][:7] = 0.0  # a batch without labels
     results = model.evaluate(x, y, batch_size=7, verbose=0, return_dict=True)
-    _, rating = losses_by_formula(model.predict(x, verbose=0), y)
+    click, rating = losses_by_formula(model.predict(x, verbose=0), y)
+    np.testing.assert_allclose(results["click_loss"], click, rtol=1e-5)
+    np.testing.assert_allclose(results["rating_loss"], rating, rtol=1e-5)
     np.testing.assert_allclose(results["rating_rmse"], rating**0.5, rtol=1e-5)
 
 
