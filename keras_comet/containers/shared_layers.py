@@ -151,6 +151,7 @@ def _deserialize(configs: Any, user_name: Any, custom_objects: Any) -> Any:
     layer = keras.saving.deserialize_keras_object(
         configs, custom_objects=custom_objects
     )
+    copies[:] = [pair for pair in copies if pair[0]() is not None]
     copies.append((weakref.ref(layer), [user]))
     return layer
 

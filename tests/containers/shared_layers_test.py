@@ -1,6 +1,7 @@
 """Layers that several of our layers share are shared by their copies too."""
 
 import copy
+import gc
 import json
 
 import numpy as np
@@ -252,3 +253,13 @@ def test_features_share_a_table_that_comes_as_json():
     config = json.loads(json.dumps(model.get_config()))
     features = keras_comet.MultiGateRecommender.from_config(config).features
     assert features["home"].table is features["work"].table is not table
+
+
+def test_copies_that_are_gone_are_forgotten():
+    model = make_model(stacked=True)
+    config = model.get_layer("one").get_config()
+    for _ in range(3):
+        keras_comet.MixtureOfExperts.from_config(config)
+        gc.collect()
+    # The last one goes when another is made.
+    assert len(config["experts"]["shared_object_id"].sharing.copies) == 1
