@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_comet._keras import keras
 from keras_comet._keras import serializable
 from keras_comet.models.embedded_feature import EmbeddedFeature
 
@@ -77,7 +76,6 @@ class BucketizedFeature(EmbeddedFeature):
             )
         # A plain list, which Keras neither tracks nor converts.
         self._boundaries = edges.tolist()
-        self._bucketize = keras.layers.Discretization(self._boundaries)
 
     @property
     def num_ids(self) -> int:
@@ -93,7 +91,10 @@ class BucketizedFeature(EmbeddedFeature):
         numbers = tf.cast(self.as_rows(values)[:, 0], tf.float32)
         is_missing = tf.math.is_nan(numbers)
         known = tf.where(is_missing, tf.zeros_like(numbers), numbers)
-        buckets = tf.cast(self._bucketize(known), tf.int64)
+        # Not Keras' Discretization: up to Keras 3.10 it miscounts in graphs.
+        buckets = tf.searchsorted(
+            self._boundaries, known, side="right", out_type=tf.int64
+        )
         last = tf.constant(self.num_ids - 1, tf.int64)
         return self.embed(tf.where(is_missing, last, buckets))
 

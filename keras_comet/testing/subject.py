@@ -93,7 +93,7 @@ def make_model(
 def model_inputs(tensors: Any) -> Any:
     """What a model of `make_model` takes: a list, or the only tensor."""
     flat = tf.nest.flatten(tensors)
-    # Keras 3.8 warns of a list of one.
+    # Older releases of Keras 3 warn of a list of one.
     return flat if len(flat) > 1 else flat[0]
 
 
@@ -101,7 +101,7 @@ def train(model: Any, tensors: Any) -> float:
     """Takes one training step towards targets of one; returns its loss."""
     [first, *_] = tf.nest.flatten(tensors)
     targets = np.ones((first.shape[0], 1))
-    # Keras 3.8 would return the mean over all steps.
+    # Older releases of Keras 3 return the mean over all steps.
     model.reset_metrics()
     loss = model.train_on_batch(model_inputs(tensors), targets)
     return float(np.ravel(loss)[0])

@@ -221,7 +221,7 @@ def test_tasks_without_sample_weight_have_the_weight_one(way):
             x, y, sample_weight={"click": weight}, verbose=0, return_dict=True
         )
     elif way == "batch":
-        # Keras 3.8 goes on from the metrics of what came before.
+        # Older releases of Keras 3 go on from the metrics of what came before.
         model.reset_metrics()
         found = model.test_on_batch(x, y, {"click": weight}, return_dict=True)
     else:
