@@ -71,7 +71,8 @@ def plot_expected_best(
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set_xlabel("trials")
     axes.set_ylabel("expected test loss of the best of them")
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure

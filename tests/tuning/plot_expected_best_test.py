@@ -19,7 +19,8 @@ def test_a_line_for_each_arm_and_a_band_around_it():
     low, high = band.get_paths()[0].vertices[:, 1].min(), 0.5
     assert low == pytest.approx(0.2)
     assert band.get_paths()[0].vertices[:, 1].max() <= high
-    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    (legend,) = figure.legends
+    texts = [text.get_text() for text in legend.get_texts()]
     assert texts == ["comet", "default"]
 
 
