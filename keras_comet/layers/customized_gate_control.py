@@ -127,6 +127,7 @@ class CustomizedGateControl(RoutedExperts):
                 for task, experts in task_experts.items()
             },
             dtype=self.dtype_policy,
+            name="task_experts",
         )
         self._shared_experts = as_one(shared_experts, self.dtype_policy)
         self._check_experts()
@@ -137,6 +138,7 @@ class CustomizedGateControl(RoutedExperts):
         self.gates = LayerDict(
             {task: gates[task] for task in task_experts},
             dtype=self.dtype_policy,
+            name="gates",
         )
         self.shared_gate = shared_gate
         register_user(self._named_gates().values())

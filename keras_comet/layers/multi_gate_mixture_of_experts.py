@@ -103,7 +103,7 @@ class MultiGateMixtureOfExperts(ExpertMixture):
         super().__init__(experts, dispatch, shared_experts, **kwargs)
         check_task_gates(gates, lambda task: self.num_experts)
         check_names([g.permutation for g in gates.values() if g.permutation])
-        self.gates = LayerDict(gates, dtype=self.dtype_policy)
+        self.gates = LayerDict(gates, dtype=self.dtype_policy, name="gates")
         register_user(gates.values())
         for task, gate in gates.items():
             gate.task = task

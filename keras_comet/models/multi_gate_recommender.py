@@ -157,7 +157,9 @@ class MultiGateRecommender(TaskModel):
                     f"{name!r}, which is a feature"
                 )
             feature.feature_name = name
-        self.features = LayerDict(features, dtype=self.dtype_policy)
+        self.features = LayerDict(
+            features, dtype=self.dtype_policy, name="features"
+        )
         register_user(features.values())
         self.hash_feature = hash_feature
         self._id_feature = self._find_id_feature(gates)
@@ -185,6 +187,7 @@ class MultiGateRecommender(TaskModel):
                 for task in tasks
             },
             dtype=self.dtype_policy,
+            name="towers",
         )
         self.build()
 
@@ -342,6 +345,11 @@ class MultiGateRecommender(TaskModel):
         self, inputs: Mapping[str, Any], training: bool | None = None
     ) -> dict[str, tf.Tensor]:
         expected = list(self.input_signature)
+        if not isinstance(inputs, Mapping):
+            raise ValueError(
+                f"Inputs must be a dict with the features {expected}. "
+                f"Received: {type(inputs).__name__}"
+            )
         missing = [name for name in expected if name not in inputs]
         if missing:
             raise ValueError(

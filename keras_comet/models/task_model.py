@@ -50,6 +50,7 @@ class TaskModel(RawDataModel):
                 for task in (tasks if loss_balance else ())
             },
             dtype=self.dtype_policy,
+            name="uncertainties",
         )
 
     @property

@@ -36,6 +36,7 @@ class TaskTower(keras.layers.Layer):
         self.dense = LayerDict(
             {str(index): layer for index, layer in enumerate(layers)},
             dtype=self.dtype_policy,
+            name="dense",
         )
 
     def build(self, input_shape: Any) -> None:

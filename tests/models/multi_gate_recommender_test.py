@@ -608,10 +608,19 @@ def test_bad_calls_raise():
         model({**x, "user": np.stack([x["user"], x["user"]], axis=1)})
     with pytest.raises(ValueError, match="missing: \\['age'\\]"):
         model({"user": x["user"], "item": x["item"]})
+    with pytest.raises(ValueError, match="dict with the features.*'age'"):
+        model(x["age"])
     with pytest.raises(ValueError, match="one entry for each task"):
         model.fit(x, {"click": y["click"], "ratings": y["rating"]}, verbose=0)
     with pytest.raises(ValueError, match="belong to the tasks"):
         model.compile("adam", loss="mse")
+
+
+def test_summary_names_the_parts(capsys):
+    make_model().summary(print_fn=print)
+    printed = capsys.readouterr().out
+    assert all(part in printed for part in ("features", "towers"))
+    assert "layer_dict" not in printed
 
 
 @pytest.mark.slow
