@@ -42,8 +42,9 @@ class LocalSearch(keras.callbacks.Callback):
         reports: dict from update to `SearchReport`.
 
     Raises:
-        ValueError: If `interval` is below 1, the data set is endless or
-            empty, or the model is not compiled with a `LocalSearchOptimizer`.
+        ValueError: If `interval` is below 1, the data is no
+            `tf.data.Dataset`, endless or empty, or the model is not compiled
+            with a `LocalSearchOptimizer`.
 
     Example:
 

@@ -63,6 +63,13 @@ def check_leading_axes(
         size is None or other is None or size == other
         for size, other in zip(leading, features_shape, strict=False)
     )
+    if not matches and not given:
+        raise ValueError(
+            "The gate took the features for ids, one for each row, as no "
+            f"routing inputs were given. Received: features {features_shape} "
+            f"and routing weights {weights_shape}. Call the layer with "
+            "(features, ids)."
+        )
     if not matches:
         raise ValueError(
             "The features must start with the axes that are routed, (batch,) "

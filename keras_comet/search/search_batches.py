@@ -18,7 +18,8 @@ class SearchBatches:
         interval: int. Updates between two searches.
 
     Raises:
-        ValueError: If `interval` is below 1, or the data is endless or empty.
+        ValueError: If `interval` is below 1, or the data is no
+            `tf.data.Dataset`, endless or empty.
     """
 
     def __init__(self, data: tf.data.Dataset, interval: int) -> None:
@@ -26,6 +27,12 @@ class SearchBatches:
             raise ValueError(
                 "The interval between searches must be at least 1 update. "
                 f"Received: {interval}"
+            )
+        if not isinstance(data, tf.data.Dataset):
+            raise ValueError(
+                "The search data must be a `tf.data.Dataset` of batches, for "
+                "example `tf.data.Dataset.from_tensor_slices((x, y))"
+                f".batch(512)`. Received: {type(data).__name__}"
             )
         self._num_batches = int(data.cardinality())
         if self._num_batches < 1:

@@ -247,6 +247,7 @@ def test_search_batches_go_around_by_the_number_of_the_update():
         ({"interval": 0}, "at least 1 update"),
         ({"search_data": make_data().repeat()}, "known number"),
         ({"search_data": make_data().take(0)}, "at least one batch"),
+        ({"search_data": ([[1.0]], [1.0])}, "from_tensor_slices.*tuple"),
     ],
 )
 def test_wrong_arguments_raise(kwargs, message):

@@ -143,6 +143,14 @@ def test_inputs_that_do_not_fit_raise(inputs, match):
         make_moe()(tf.nest.map_structure(tf.constant, inputs))
 
 
+def test_gate_by_ids_without_ids_raises():
+    moe = keras_comet.MixtureOfExperts(
+        keras_comet.StackedDenseExperts(3, 2), keras_comet.HashGate(3)
+    )
+    with pytest.raises(ValueError, match=r"Call the layer with \(features, id"):
+        moe(rows(6, 5))
+
+
 @pytest.mark.parametrize("dispatch", ["dense", "sparse", "auto"])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_other_routing_inputs_than_features_raise_later_too(dispatch, batch):
