@@ -1,5 +1,6 @@
 """Equal dense experts whose kernels are stacked."""
 
+from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,11 +101,15 @@ class StackedDenseExperts(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        widths = [units] if isinstance(units, int) else list(units)
-        if num_experts < 1 or not widths or min(widths) < 1:
+        widths = list(units) if isinstance(units, Iterable) else [units]
+        sizes = [num_experts, *widths]
+        if not widths or not all(
+            isinstance(size, (int, np.integer)) and size > 0 for size in sizes
+        ):
             raise ValueError(
-                "`num_experts` and every width in `units` must be at least "
-                f"1. Received: num_experts={num_experts}, units={units}"
+                "`num_experts` and every width in `units` must be an integer "
+                f"of at least 1. Received: num_experts={num_experts}, "
+                f"units={units}"
             )
         several = isinstance(activation, (list, tuple))
         activations = list(activation) if several else [activation]
@@ -120,7 +125,8 @@ class StackedDenseExperts(keras.layers.Layer):
             )
         self.num_experts = num_experts
         self.deviation_scale = deviation_scale
-        self.units = units if isinstance(units, int) else widths
+        integers = [int(each) for each in widths]
+        self.units = integers if isinstance(units, Iterable) else integers[0]
         activations = [keras.activations.get(each) for each in activations]
         self.activation = activations if several else activations[0]
         self.dropout = dropout

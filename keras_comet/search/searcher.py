@@ -4,6 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_comet.gates.expert_permutation import ExpertPermutation
 from keras_comet.gates.expert_permutation import find_permutations
 from keras_comet.models.compiled_loss import keep_metrics
 from keras_comet.search import LocalSearchOptimizer
@@ -50,11 +51,15 @@ class Searcher:
         max_seconds: float | None = None,
     ) -> None:
         self.optimizer = find_local_search(model.optimizer)
-        self.permutations = find_permutations(model.trainable_variables)
         self._model = model
         self._max_evaluations = max_evaluations
         self._max_seconds = max_seconds
         self._loss = SearchLoss(model)
+
+    @property
+    def permutations(self) -> list[ExpertPermutation]:
+        """Those of the model, which Keras 2 may build by the first update."""
+        return find_permutations(self._model.trainable_variables)
 
     def count_steps(self) -> int:
         """Returns the number of updates so far, skipped ones not counted."""

@@ -193,6 +193,8 @@ def test_kernel_regularizer_adds_its_loss_once():
         ({"units": 0}, "units=0"),
         ({"units": []}, r"units=\[\]"),
         ({"units": [3, 0]}, r"units=\[3, 0\]"),
+        ({"units": [3, "4"]}, "integer"),
+        ({"units": 3.0}, "integer"),
         ({"activation": ["relu"]}, r"Received: 1 for units=\[3, 2\]"),
         ({"dropout": 1.5}, "1.5"),
         ({"deviation_scale": 0.0}, "deviation_scale=0.0"),
