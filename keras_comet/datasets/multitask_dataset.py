@@ -88,10 +88,15 @@ class Split(NamedTuple):
                 lambda column: tf.gather(column, batch_rows), columns
             )
 
+        # TensorFlow's tuner sleeps for up to a minute, and the end of a pass
+        # waits until it wakes up.
+        options = tf.data.Options()
+        options.autotune.enabled = False
         return (
             rows.batch(batch_size)
             .map(gather, num_parallel_calls=tf.data.AUTOTUNE)
             .prefetch(tf.data.AUTOTUNE)
+            .with_options(options)
         )
 
 

@@ -32,6 +32,10 @@ def test_batches_unshuffled_keeps_order_and_partial_batch() -> None:
     assert batches.cardinality() == 5
 
 
+def test_end_of_a_pass_waits_for_no_tuner() -> None:
+    assert _split().batches(5).options().autotune.enabled is False
+
+
 def test_batches_shuffled_covers_each_row_once() -> None:
     order = _order(_split().batches(5, shuffle=True))
     assert order != list(range(23))
