@@ -101,8 +101,8 @@ for name, feature in make_model("mixture").features.items():
 # %% [markdown]
 # ## Training
 #
-# A gate of COMET uses all experts at first, so that each of them learns. From
-# the third epoch on `CardinalityTarget` keeps every row to two. Early stopping
+# A gate of COMET uses all experts at first, so that each of them learns. After
+# three epochs `CardinalityTarget` keeps every row to two. Early stopping
 # takes the best epoch by the validation loss, of those under the cap.
 
 # %%

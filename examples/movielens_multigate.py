@@ -6,8 +6,7 @@ predict as well as one expert that costs the same, without a gate, and as all
 user watch this film; which rating does it get). The model: embeddings of 128
 for the user, the film and the films that the user watched before, age, gender,
 occupation, genres and year of release; 16 experts that share a base, a gate and
-a tower for each task. Every row is capped at two experts from the fifth epoch
-on.
+a tower for each task. After five epochs, every row is capped at two experts.
 
     python examples/movielens_multigate.py
     python examples/movielens_multigate.py --gate top_k

@@ -3,9 +3,10 @@
     python -m studies evidence
 
 Writes the blocks of the pages anew that begin with `<!-- seeds of NAME -->`,
-`<!-- trials of NAME -->`, `<!-- search of NAME -->` or `<!-- narrow of NAME
--->` and end with `<!-- end -->`; after a colon the arms that are shown. Draws
-a picture for each random search. Nothing is trained.
+`<!-- trials of NAME -->`, `<!-- search of NAME -->`, `<!-- narrow of NAME -->`
+or `<!-- upcycled of movielens -->` and end with `<!-- end -->`; after a colon
+the arms that are shown. Draws a picture for each random search. Nothing is
+trained.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from studies.trial_table import narrow_to_markdown
 from studies.trial_table import search_to_markdown
 from studies.trial_table import trials_to_markdown
 from studies.trials import Trial
+from studies.upcycling import best_of_each
 
 _ROOT = Path(__file__).parent.parent
 _GUIDES = _ROOT / "docs" / "guides"
@@ -107,4 +109,8 @@ _TABLES: dict[str, Callable[[Study, list[str] | None], str]] = {
     ),
     "search": lambda study, arms: search_to_markdown(_trials(study, arms)),
     "narrow": lambda study, arms: narrow_to_markdown(_trials(study, arms)),
+    "upcycled": lambda study, arms: to_markdown(
+        best_of_each(read_records(RESULTS / "upcycling.csv", Record)),
+        study.score,
+    ),
 }

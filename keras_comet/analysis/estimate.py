@@ -19,15 +19,16 @@ class Estimate(NamedTuple):
     standard_error: float
 
     @classmethod
-    def of(cls, values: Any, sizes: Sequence[int]) -> "Estimate":
-        """Averages values of batches, each as often as it has rows.
+    def of(cls, values: Any, sizes: Sequence[float]) -> "Estimate":
+        """Averages values of batches, each as often as it is large.
 
         Args:
             values: floats, one for each batch.
-            sizes: list of int, the number of rows of each batch.
+            sizes: list of float, the number of rows of each batch, or the
+                sum of their weights.
 
         Returns:
-            `m = sum_b s_b v_b` for the shares `s_b` of the rows, and
+            `m = sum_b s_b v_b` for the shares `s_b` of the sizes, and
             `sqrt(B / (B - 1) sum_b s_b^2 (v_b - m)^2)` for B batches, which
             is the usual standard error when the batches are equally large.
         """

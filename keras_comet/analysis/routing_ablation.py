@@ -20,6 +20,7 @@ from keras_comet.gates.capture import capture_routing
 from keras_comet.gates.replace import replace_routing
 from keras_comet.models.compiled_loss import compute_losses
 from keras_comet.models.compiled_loss import keep_metrics
+from keras_comet.models.compiled_loss import unpack_batch
 
 
 def routing_ablation(
@@ -98,14 +99,24 @@ def routing_ablation(
     gates, sizes = _route(model, batches)
     with keep_metrics(model):
         losses = {label: _Losses(*gates[label], seed) for label in gates}
-        for batch in batches:
+        for batch, num_rows in zip(batches, sizes, strict=True):
             batch = to_tensors(batch)
             as_it_is = compute_losses(model, batch)
-            for each in losses.values():
-                each.measure(model, batch, as_it_is)
+            num_labels = _count_labels(model, batch)
+            for label, each in losses.items():
+                size = num_labels.get(gates[label][0].task or "", num_rows)
+                each.measure(model, batch, as_it_is, size)
     return AblationReport(
-        {label: each.summarize(sizes) for label, each in losses.items()}
+        {label: each.summarize() for label, each in losses.items()}
     )
+
+
+def _count_labels(model: Any, batch: Any) -> dict[str, float]:
+    """Adds up the weights of a batch by task, if losses are means by task."""
+    if not hasattr(model, "apply_label_mask"):
+        return {}
+    _, _, weights = unpack_batch(model, batch)
+    return {task: float(tf.reduce_sum(each)) for task, each in weights.items()}
 
 
 class _Losses:
@@ -120,13 +131,17 @@ class _Losses:
     def __init__(self, gate: Gate, rows: np.ndarray, seed: int) -> None:
         self._gate = gate
         self._interventions = make_interventions(rows, seed)
+        self._sizes: list[float] = []
         self._as_it_is: list[float] = []
         self._changed: dict[Any, list[float]] = {
             name: [] for name in self._interventions
         }
 
-    def measure(self, model: Any, batch: Any, as_it_is: Any) -> None:
-        """Computes the losses of the next batch."""
+    def measure(
+        self, model: Any, batch: Any, as_it_is: Any, size: float
+    ) -> None:
+        """Computes the losses of the next batch, a mean over its size."""
+        self._sizes.append(size)
         self._as_it_is.append(self._own(as_it_is))
         for name, intervention in self._interventions.items():
             with replace_routing(self._at_gate(intervention)):
@@ -144,12 +159,9 @@ class _Losses:
         total, by_output = losses
         return by_output.get(self._gate.task or "", total)
 
-    def summarize(self, sizes: list[int]) -> GateAblation:
-        """Averages over the batches.
-
-        Args:
-            sizes: list of int, the number of rows of each.
-        """
+    def summarize(self) -> GateAblation:
+        """Averages over the batches, each as often as its size."""
+        sizes = self._sizes if any(self._sizes) else [1.0] * len(self._sizes)
         differences = {
             name: Estimate.of(np.subtract(losses, self._as_it_is), sizes)
             for name, losses in self._changed.items()

@@ -65,10 +65,11 @@ def check_leading_axes(
     )
     if not matches and not given:
         raise ValueError(
-            "The gate took the features for ids, one for each row, as no "
-            f"routing inputs were given. Received: features {features_shape} "
-            f"and routing weights {weights_shape}. Call the layer with "
-            "(features, ids)."
+            "The gate read the features, as no routing inputs were given, and "
+            f"its routing weights {weights_shape} do not fit them. Received: "
+            f"features {features_shape}. A gate by ids, such as HashGate, "
+            "needs them: call the layer with (features, ids) or, with several "
+            "gates, with (features, {task: what its gate reads})."
         )
     if not matches:
         raise ValueError(

@@ -71,8 +71,9 @@ class StackedDenseExperts(keras.layers.Layer):
         `(batch, num_experts, units)`: the outputs of all experts.
 
     Raises:
-        ValueError: If `num_experts` or a width is below 1, `deviation_scale`
-            is not above 0, or there are not as many activations as layers.
+        ValueError: If `num_experts` or a width is no integer above 0,
+            `deviation_scale` is not above 0, or there are not as many
+            activations as layers.
 
     Example:
 
@@ -123,7 +124,7 @@ class StackedDenseExperts(keras.layers.Layer):
                 "`deviation_scale` must be above 0, or None for experts that "
                 f"share no base. Received: deviation_scale={deviation_scale}"
             )
-        self.num_experts = num_experts
+        self.num_experts = int(num_experts)
         self.deviation_scale = deviation_scale
         integers = [int(each) for each in widths]
         self.units = integers if isinstance(units, Iterable) else integers[0]

@@ -1,6 +1,7 @@
 """The loss that a model was compiled with, under either Keras."""
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,8 @@ def compute_loss(
     """Returns the compiled loss of a batch, regularizers included.
 
     Args:
-        model: Keras model, compiled.
+        model: Keras model, compiled, or a `tfrs.Model`, whose `compute_loss`
+            takes the batch and calls the model by itself.
         x: its inputs.
         y: the labels.
         outputs: what the model returned.
@@ -40,6 +42,11 @@ def compute_loss(
     Returns:
         A scalar tensor.
     """
+    if "y_pred" not in inspect.signature(model.compute_loss).parameters:
+        parts = [each for each in (x, y, weights) if each is not None]
+        batch = x if y is None else tuple(parts)
+        loss = model.compute_loss(batch, training=training)
+        return tf.add_n([loss, *model.losses])
     arguments = {"training": training} if KERAS_3 else {}
     return model.compute_loss(x, y, outputs, weights, **arguments)
 
@@ -54,8 +61,8 @@ def compute_losses(model: Any, batch: Any) -> tuple[float, dict[str, float]]:
         batch: tuple `(x, y)` or `(x, y, sample_weight)` of tensors.
 
     Returns:
-        The loss, and a dict from output to its part, before loss weights. The
-        dict is empty for a model with one output.
+        The loss, and a dict from output to its part, before loss weights.
+        Keras notes none for a model with one output.
     """
     x, y, weights = unpack_batch(model, batch)
     outputs = model(x, training=False)

@@ -10,7 +10,7 @@ from keras_comet.ops.replica_mean import replica_mean
 
 
 class _RunningMean(keras.metrics.Mean):
-    """Is left out of files; Keras 2 saves what it finds in a loss."""
+    """Is left out of files, where Keras puts what it finds in a loss."""
 
     def save_own_variables(self, store: Any) -> None:
         del store

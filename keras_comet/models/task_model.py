@@ -76,9 +76,10 @@ class TaskModel(RawDataModel):
                 f"`Task`. Received: {sorted(owned & set(kwargs))}"
             )
         self._compile_arguments = dict(kwargs)
-        self._task_losses = {
-            t.name: TaskLoss(t.loss, node_name(t.name)) for t in self.tasks
-        }
+        with self.distribute_strategy.scope():
+            self._task_losses = {
+                t.name: TaskLoss(t.loss, node_name(t.name)) for t in self.tasks
+            }
         super().compile(
             optimizer=optimizer,
             loss=by_node_name(self._task_losses),
@@ -102,11 +103,12 @@ class TaskModel(RawDataModel):
         """Those of Keras, but for the loss of a task: a mean over its labels.
 
         Keras' own is the mean over the batches, where a batch without a label
-        of the task counts as a loss of 0.
+        of the task counts as a loss of 0. For a single task it has none.
         """
         losses = getattr(self, "_task_losses", {}).values()
         means = {loss.mean.name: loss.mean for loss in losses}
-        return [means.get(each.name, each) for each in super().metrics]
+        found = [means.pop(each.name, each) for each in super().metrics]
+        return [*found, *means.values()]
 
     def train_step(self, data: Any) -> Any:
         x, y, weights = unpack_batch(self, data)

@@ -86,9 +86,9 @@ class Trainer:
 
     Raises:
         ValueError: If the model is not compiled, or made for parameter
-            servers, a number is below 1, or search data is missing, has an
-            unknown number of batches, or there is no `LocalSearchOptimizer`
-            to use it.
+            servers, a number is below 1, or search data is missing, is no
+            `tf.data.Dataset`, has an unknown number of batches, or there is
+            no `LocalSearchOptimizer` to use it.
 
     Example:
 

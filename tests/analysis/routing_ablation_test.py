@@ -96,8 +96,8 @@ def interventions_by_hand(weights, seed=0):
     }
 
 
-def estimate_by_hand(values):
-    shares = np.array(SIZES) / sum(SIZES)
+def estimate_by_hand(values, sizes=SIZES):
+    shares = np.array(sizes) / sum(sizes)
     mean = sum(shares * values)
     variance = 2 / 1 * sum(shares**2 * (values - mean) ** 2)
     return mean, np.sqrt(variance)
@@ -107,6 +107,9 @@ def ablation_by_hand(model, task, sample_weights=None):
     """Estimates of the loss and of the differences, by NumPy."""
     experts, gate, head = parts_of(model, task)
     weights = softmax(dense(gate, FEATURES))
+    sizes = SIZES
+    if sample_weights is not None:
+        sizes = [sample_weights[batch].sum() for batch in BATCHES]
 
     def losses(weights):
         outputs = dense(head, mix_by_hand(experts, weights))
@@ -123,13 +126,13 @@ def ablation_by_hand(model, task, sample_weights=None):
 
     as_it_is = losses(weights)
     differences = {
-        name: estimate_by_hand(losses(changed) - as_it_is)
+        name: estimate_by_hand(losses(changed) - as_it_is, sizes)
         for name, changed in interventions_by_hand(weights).items()
     }
     singles = [differences.pop(expert) for expert in range(weights.shape[-1])]
     best = int(np.argmin([mean for mean, _ in singles]))
     differences["best_single_expert"] = singles[best]
-    return estimate_by_hand(as_it_is), differences, singles, best
+    return estimate_by_hand(as_it_is, sizes), differences, singles, best
 
 
 def assert_is(found, expected):
@@ -175,7 +178,7 @@ def test_columns_of_a_recommender_are_taken_as_fit_takes_them(eager):
         "tags": [["a", "b"], ["b"], [], ["c"]] * 3,
         "user": ["ann", "bob", "cy", "dee"] * 3,
     }
-    labels = {"click": [0, 1, 1] * 4, "stars": [None, 4.0, 2.5] * 4}
+    labels = {"click": [0, 1, 1] * 4, "stars": [None] * 5 + [4.0] * 7}
     model = keras_comet.MultiGateRecommender.from_data(
         columns, labels, num_experts=2, expert_units=4
     )

@@ -255,11 +255,14 @@ def test_wrong_arguments_raise(kwargs, message):
         keras_comet.LocalSearch(**{"search_data": make_data(), **kwargs})
 
 
-def test_model_may_be_built_by_the_first_update():
+@pytest.mark.parametrize(
+    "run_eagerly", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
+def test_model_may_be_built_by_the_first_update(run_eagerly):
     mixture = make_mixture(keras_comet.ExpertPermutation(NUM_EXPERTS))
     model = keras.Sequential([mixture, keras.layers.Dense(1)])
     optimizer = keras_comet.LocalSearchOptimizer("adam", search_steps=9)
-    model.compile(optimizer, "mse", run_eagerly=True)
+    model.compile(optimizer, "mse", run_eagerly=run_eagerly)
     search = keras_comet.LocalSearch(make_data(), interval=4)
     model.fit(make_data(), callbacks=[search], verbose=0)
     assert list(search.reports) == [4]

@@ -145,6 +145,22 @@ def test_a_batch_counts_as_many_labels_as_it_has():
     np.testing.assert_allclose(results["rating_rmse"], rating**0.5, rtol=1e-5)
 
 
+def test_a_single_task_reports_its_loss_as_well():
+    model = make_model(
+        gates={"rating": GATES["softmax"]()},
+        tasks=[Task("rating", "mse", missing_label=0.0)],
+    )
+    x, y = make_data()
+    y["rating"][:7] = 0.0
+    results = model.evaluate(
+        x, {"rating": y["rating"]}, 7, verbose=0, return_dict=True
+    )
+    predictions = model.predict(x, verbose=0)["rating"][:, 0]
+    known = y["rating"] != 0
+    expected = np.mean((predictions - y["rating"])[known] ** 2)
+    np.testing.assert_allclose(results["rating_loss"], expected, rtol=1e-5)
+
+
 def test_sample_weight_of_zero_equals_a_missing_label():
     model = make_model()
     x, y = make_data()

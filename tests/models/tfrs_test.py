@@ -28,7 +28,9 @@ PROGRAM = textwrap.dedent(
                 [keras.layers.Dense(6, "relu") for _ in range(5)],
                 {
                     "click": keras_comet.COMETGate(5, entropy_weight=0.1),
-                    "rating": keras_comet.TopKGate(5),
+                    "rating": keras_comet.TopKGate(
+                        5, permutation=keras_comet.ExpertPermutation(5)
+                    ),
                 },
             )
             self.towers = {
@@ -60,9 +62,20 @@ PROGRAM = textwrap.dedent(
         for t in ("click", "rating")
     }
     model = Ranking()
-    model.compile(keras.optimizers.Adam(0.05))
+    model.compile(
+        keras_comet.LocalSearchOptimizer(keras.optimizers.Adam(0.05), 20)
+    )
     data = tf.data.Dataset.from_tensor_slices({**x, **y}).batch(24)
-    history = model.fit(data, epochs=30, verbose=0).history
+    search = keras_comet.LocalSearch(data, interval=10)
+    history = model.fit(
+        data, epochs=30, callbacks=[search], verbose=0
+    ).history
+    # The loss of the eleventh update is that which the search left.
+    assert list(search.reports) == [10, 20], search.reports
+    np.testing.assert_allclose(
+        history["loss"][10], search.reports[10].loss_after, rtol=1e-4
+    )
+    assert search.reports[10].moves > 0
     assert history["total_loss"][-1] < 0.5 * history["total_loss"][0], history
     assert history["regularization_loss"][0] > 0.0
     assert model.evaluate(data, return_dict=True, verbose=0)["total_loss"] < 1.0
