@@ -42,7 +42,10 @@ def _check_pair(inputs: Any) -> Any:
 
 
 def check_leading_axes(
-    features_shape: Sequence[Any], weights_shape: Sequence[Any], given: bool
+    features_shape: Sequence[Any],
+    weights_shape: Sequence[Any],
+    given: bool,
+    reads_ids: bool,
 ) -> tuple[Any, ...]:
     """Returns the shape of what an expert sees of one routed row.
 
@@ -50,6 +53,7 @@ def check_leading_axes(
         features_shape: shape of the features.
         weights_shape: shape of the gate's routing weights.
         given: bool. Whether routing inputs were given.
+        reads_ids: bool. Whether the gate reads ids.
     """
     features_shape, weights_shape = tuple(features_shape), tuple(weights_shape)
     if not given and len(features_shape) > 3:
@@ -63,13 +67,12 @@ def check_leading_axes(
         size is None or other is None or size == other
         for size, other in zip(leading, features_shape, strict=False)
     )
-    if not matches and not given:
+    if not matches and not given and reads_ids:
         raise ValueError(
-            "The gate read the features, as no routing inputs were given, and "
-            f"its routing weights {weights_shape} do not fit them. Received: "
-            f"features {features_shape}. A gate by ids, such as HashGate, "
-            "needs them: call the layer with (features, ids) or, with several "
-            "gates, with (features, {task: what its gate reads})."
+            "A gate took the features for ids, one for each row, as no "
+            f"routing inputs were given. Received: features {features_shape}. "
+            "Call the layer with (features, ids) or, with several gates, with "
+            "(features, {task: what its gate reads})."
         )
     if not matches:
         raise ValueError(

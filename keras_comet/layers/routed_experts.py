@@ -123,10 +123,14 @@ class RoutedExperts(keras.layers.Layer):
     ) -> dict[str, tuple[Any, ...]]:
         """Returns the shape of what an expert of each group sees of a row."""
         row_shapes = {}
+        gates = self._named_gates()
         for group, readers in self._readers().items():
             found = {
                 check_leading_axes(
-                    features_shapes[group], weights_shapes[gate], given
+                    features_shapes[group],
+                    weights_shapes[gate],
+                    given,
+                    gates[gate].reads_ids,
                 )
                 for gate in readers or weights_shapes
             }

@@ -147,7 +147,7 @@ def test_gate_by_ids_without_ids_raises():
     moe = keras_comet.MixtureOfExperts(
         keras_comet.StackedDenseExperts(3, 2), keras_comet.HashGate(3)
     )
-    with pytest.raises(ValueError, match=r"call the layer with \(features, id"):
+    with pytest.raises(ValueError, match=r"Call the layer with \(features, id"):
         moe(rows(6, 5))
 
 
