@@ -51,7 +51,8 @@ def test_each_task_has_the_mixture_of_its_own_gate(kind, dispatch):
 @pytest.mark.parametrize("kind", ["dense", "convolution and pooling"])
 def test_dispatches_agree_on_gradients(kind, compiled):
     images = kind != "dense"
-    features = tf.constant(rows(9, *((5, 5, 1) if images else (6,))))
+    # No gradient nearly cancels, as its rounding would be that of its terms.
+    features = tf.constant(rows(9, *((5, 5, 1) if images else (6,)), seed=4))
     routing_inputs = {
         task: tf.constant(rows(9, 4, seed=seed))
         for seed, task in enumerate(three_gates())
