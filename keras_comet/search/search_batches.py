@@ -28,12 +28,7 @@ class SearchBatches:
                 "The interval between searches must be at least 1 update. "
                 f"Received: {interval}"
             )
-        if not isinstance(data, tf.data.Dataset):
-            raise ValueError(
-                "The search data must be a `tf.data.Dataset` of batches, for "
-                "example `tf.data.Dataset.from_tensor_slices((x, y))"
-                f".batch(512)`. Received: {type(data).__name__}"
-            )
+        check_dataset(data, "Search data")
         self._num_batches = int(data.cardinality())
         if self._num_batches < 1:
             raise ValueError(
@@ -59,3 +54,21 @@ class SearchBatches:
         index = (step // self._interval - 1) % self._num_batches
         [batch] = self._data.skip(index).take(1)
         return batch
+
+
+def check_dataset(data: Any, title: str) -> None:
+    """Refuses data that is no data set of batches.
+
+    Args:
+        data: what was given.
+        title: str. What it is, to begin a sentence with.
+
+    Raises:
+        ValueError: If it is no `tf.data.Dataset`.
+    """
+    if not isinstance(data, tf.data.Dataset):
+        raise ValueError(
+            f"{title} must be a `tf.data.Dataset` of batches, for example "
+            "`tf.data.Dataset.from_tensor_slices((x, y)).batch(512)`. "
+            f"Received: {type(data)}"
+        )

@@ -12,6 +12,7 @@ from keras_comet._keras import keras
 from keras_comet.callbacks import LocalSearch
 from keras_comet.models.several_workers import check_workers
 from keras_comet.search import SearchReport
+from keras_comet.search.search_batches import check_dataset
 from keras_comet.search.searcher import find_local_search
 from keras_comet.training.checkpoints import Checkpoints
 from keras_comet.training.checkpoints import Progress
@@ -326,12 +327,7 @@ def _searches_by_exchange(model: Any, search_data: Any) -> bool:
 
 
 def _count_batches(data: Any) -> int:
-    if not isinstance(data, tf.data.Dataset):
-        raise ValueError(
-            "Training data must be a `tf.data.Dataset` of batches, for example "
-            "`tf.data.Dataset.from_tensor_slices((x, y)).batch(512)`. "
-            f"Received: {type(data)}"
-        )
+    check_dataset(data, "Training data")
     count = data.cardinality()
     if count == tf.data.UNKNOWN_CARDINALITY:
         count = data.reduce(tf.constant(0, tf.int64), lambda n, *_: n + 1)
